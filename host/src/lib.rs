@@ -16,9 +16,12 @@
 #![forbid(unsafe_code)]
 
 pub mod capabilities;
+pub mod cli;
 pub mod error;
 pub mod events;
 pub mod hub;
+pub mod pipeline;
 pub mod plugins;
 pub mod redact;
+pub mod runtime;
 pub mod secret;

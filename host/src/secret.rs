@@ -60,8 +60,10 @@ impl Secrets {
         redactor: Arc<Redactor>,
     ) -> Result<Self, SecretError> {
         let values = backend.load()?;
-        for value in values.values() {
-            redactor.register(value);
+        for (name, value) in &values {
+            if !is_public(name) {
+                redactor.register(value);
+            }
         }
         Ok(Self {
             backend,
@@ -91,7 +93,9 @@ impl Secrets {
         if !is_secret_name(name) {
             return Err(SecretError::BadName(name.to_owned()));
         }
-        self.redactor.register(&value);
+        if !is_public(name) {
+            self.redactor.register(&value);
+        }
         if self
             .get(name)
             .is_some_and(|old| old.expose() == value.expose())
@@ -138,6 +142,11 @@ pub fn is_secret_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// What stands in hub.env beside the secrets and is none: it may be shown, and is not redacted.
+pub fn is_public(name: &str) -> bool {
+    matches!(name, "PSN_HUB" | "PSN_HUB_ID" | "TRIGGER_PROJECT_REF" | "TRIGGER_API_URL")
 }
 
 /// Secrets that live in memory only: what a run in Trigger.dev's environment gets, and what tests use.
