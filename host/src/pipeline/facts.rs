@@ -74,7 +74,7 @@ fn unavailable(e: impl std::fmt::Display) -> FactError {
 
 /// What is to be deployed: the tasks with their schedules and limits, from the manifests, and the variables that they need.
 /// The content hash covers all of it, so that an unchanged hub is not deployed again.
-pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
+pub(super) fn task_facts(tasks: &[Installed], hub_id: &str) -> Value {
     let mut env: Vec<String> = Vec::new();
     let listed: Vec<Value> = tasks
         .iter()

@@ -1,5 +1,4 @@
 //! One step that is a component: inspect → apply → verify, told as events.
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -22,7 +21,7 @@ const MAX_ATTEMPTS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_secs(15);
 
 /// Runs the step and says how it ended. What it says goes out as events; an error here is one of psn's own.
-pub(super) async fn run(session: &mut Session, installed: &Arc<Installed>, place: &Place) -> Result<Ended, CodedError> {
+pub(super) async fn run(session: &mut Session, installed: &Installed, place: &Place) -> Result<Ended, CodedError> {
     let step = Step::new(session, installed, place).await?;
     let mut usage = Usage::default();
 
@@ -64,13 +63,13 @@ enum Answer {
 
 struct Step<'a> {
     session: &'a mut Session,
-    installed: &'a Arc<Installed>,
+    installed: &'a Installed,
     place: &'a Place,
     loaded: Loaded,
 }
 
 impl<'a> Step<'a> {
-    async fn new(session: &'a mut Session, installed: &'a Arc<Installed>, place: &'a Place) -> Result<Self, CodedError> {
+    async fn new(session: &'a mut Session, installed: &'a Installed, place: &'a Place) -> Result<Self, CodedError> {
         let loaded = session.environment.runtime.load(installed).await?;
         Ok(Self { session, installed, place, loaded })
     }

@@ -118,7 +118,7 @@ impl Session {
         }
 
         let hub_id = hub_identity(kind, &secrets)?;
-        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY)?);
+        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY).map_err(|e| CodedError::from(&e))?);
         let runtime = Runtime::new(RuntimeOptions { cache_dir: Some(home::psn_home().join("cache")), ..RuntimeOptions::default() })?;
         let facts = SessionFacts {
             project: project.clone(),
