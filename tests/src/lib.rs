@@ -30,13 +30,21 @@ pub struct Answer {
 impl Machine {
     /// `program` is `env!("CARGO_BIN_EXE_psn-tested")`.
     pub fn new(program: &str) -> Self {
-        let root = tempfile::Builder::new().prefix("psn-test-").tempdir().expect("a temporary folder");
+        let root = tempfile::Builder::new()
+            .prefix("psn-test-")
+            .tempdir()
+            .expect("a temporary folder");
         // As root, psn runs Postgres under another account, which must be able to pass through.
-        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).expect("its own folder");
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("its own folder");
         for dir in ["home", "project"] {
             std::fs::create_dir(root.path().join(dir)).expect("an empty folder");
         }
-        Self { root, program: program.into(), env: Vec::new() }
+        Self {
+            root,
+            program: program.into(),
+            env: Vec::new(),
+        }
     }
 
     pub fn home(&self) -> PathBuf {
@@ -77,17 +85,27 @@ impl Machine {
             .stderr(Stdio::piped())
             .spawn()
             .expect("psn starts");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("psn reads");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .expect("psn reads");
         Answer::of(child.wait_with_output().expect("psn ends"))
     }
 
     /// Runs until an event satisfies `stop`, and kills it there, without a chance to clean up.
     pub fn kill_at(&self, args: &[&str], stop: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let mut child =
-            self.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("psn starts");
+        let mut child = self
+            .command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("psn starts");
         let mut seen = Vec::new();
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
-            let event: Value = serde_json::from_str(&line.expect("UTF-8")).expect("each line is JSON");
+            let event: Value =
+                serde_json::from_str(&line.expect("UTF-8")).expect("each line is JSON");
             let last = stop(&event);
             seen.push(event);
             if last {
@@ -122,7 +140,12 @@ impl Machine {
             let text = std::fs::read_to_string(self.project().join("config").join(file)).ok()?;
             let prefix = format!("{name}=");
             let line = text.lines().find(|l| l.starts_with(&prefix))?;
-            Some(line[prefix.len()..].trim_matches('\'').trim_matches('"').to_owned())
+            Some(
+                line[prefix.len()..]
+                    .trim_matches('\'')
+                    .trim_matches('"')
+                    .to_owned(),
+            )
         })
     }
 
@@ -136,7 +159,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Whatever the test started goes with it; a hub that never ran says so and that is fine.
-        let _ = self.command(&["local", "down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = self
+            .command(&["local", "down"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -151,15 +178,30 @@ impl Answer {
         let stdout = String::from_utf8(output.stdout).expect("standard output is UTF-8");
         let events = stdout
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("standard output has a line that is no JSON: {line}: {e}")))
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|e| {
+                    panic!("standard output has a line that is no JSON: {line}: {e}")
+                })
+            })
             .collect();
-        Self { code: output.status.code(), stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned(), events }
+        Self {
+            code: output.status.code(),
+            stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            events,
+        }
     }
 
     /// Fails with everything that was said unless the exit code is this.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 
@@ -179,7 +221,10 @@ impl Answer {
     /// The first event that satisfies `which`.
     #[track_caller]
     pub fn event(&self, which: impl Fn(&Value) -> bool) -> &Value {
-        self.events.iter().find(|e| which(e)).unwrap_or_else(|| panic!("no such event:\n{}\nstderr:\n{}", self.stdout, self.stderr))
+        self.events
+            .iter()
+            .find(|e| which(e))
+            .unwrap_or_else(|| panic!("no such event:\n{}\nstderr:\n{}", self.stdout, self.stderr))
     }
 
     /// The error, of a step or of the command.
