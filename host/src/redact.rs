@@ -25,7 +25,8 @@ pub struct Redactor {
 
 #[derive(Default)]
 struct Forms {
-    patterns: BTreeSet<Zeroizing<Vec<u8>>>,
+    /// Not wiped on drop: the automaton holds the same bytes, and both live as long as the process.
+    patterns: BTreeSet<Vec<u8>>,
     automaton: Option<AhoCorasick>,
 }
 
@@ -57,7 +58,7 @@ impl Redactor {
         // Longest first, so that a whole URL is replaced as one and not around its password.
         inner.automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(inner.patterns.iter().map(|p| p.as_slice()))
+            .build(&inner.patterns)
             .ok();
     }
 
@@ -99,13 +100,13 @@ impl Redactor {
     }
 }
 
-fn add_forms(value: &str, forms: &mut BTreeSet<Zeroizing<Vec<u8>>>) {
+fn add_forms(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     let bytes = value.as_bytes();
     if bytes.len() < MIN_REDACTED_LEN {
         return;
     }
     let mut add = |form: String| {
-        forms.insert(Zeroizing::new(form.into_bytes()));
+        forms.insert(form.into_bytes());
     };
     add(value.to_owned());
     let percent = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
