@@ -22,16 +22,6 @@ impl Call {
         clean
     }
 
-    /// As [`Self::redact`], for bytes that may be no text.
-    pub(crate) fn redact_bytes<'b>(&mut self, place: &str, bytes: &'b [u8]) -> Cow<'b, [u8]> {
-        let redactor = self.redactor.clone();
-        let clean = redactor.redact_bytes(bytes);
-        if matches!(clean, Cow::Owned(_)) {
-            self.leaked(place);
-        }
-        clean
-    }
-
     /// Notes that a secret was stopped at `place`.
     pub(crate) fn leaked(&mut self, place: &str) {
         if self.leaks.len() < MAX_LEAKS && !self.leaks.iter().any(|p| p == place) {
