@@ -6,7 +6,7 @@ use std::sync::RwLock;
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::secret::Secret;
 
@@ -25,8 +25,18 @@ pub struct Redactor {
 
 #[derive(Default)]
 struct Forms {
-    patterns: BTreeSet<Zeroizing<Vec<u8>>>,
+    patterns: BTreeSet<Pattern>,
     automaton: Option<AhoCorasick>,
+}
+
+/// One form of a secret; wiped when dropped.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Pattern(Vec<u8>);
+
+impl Drop for Pattern {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
 }
 
 impl Redactor {
@@ -57,7 +67,7 @@ impl Redactor {
         // Longest first, so that a whole URL is replaced as one and not around its password.
         inner.automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(inner.patterns.iter().map(|p| p.as_slice()))
+            .build(inner.patterns.iter().map(|p| p.0.as_slice()))
             .ok();
     }
 
@@ -99,13 +109,13 @@ impl Redactor {
     }
 }
 
-fn add_forms(value: &str, forms: &mut BTreeSet<Zeroizing<Vec<u8>>>) {
+fn add_forms(value: &str, forms: &mut BTreeSet<Pattern>) {
     let bytes = value.as_bytes();
     if bytes.len() < MIN_REDACTED_LEN {
         return;
     }
     let mut add = |form: String| {
-        forms.insert(Zeroizing::new(form.into_bytes()));
+        forms.insert(Pattern(form.into_bytes()));
     };
     add(value.to_owned());
     let percent = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
