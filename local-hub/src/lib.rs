@@ -11,6 +11,8 @@
 //! to [`serve`](lifecycle) as a [`TaskRunner`].
 #![forbid(unsafe_code)]
 
+pub mod lifecycle;
+pub mod pg;
 pub mod runner;
 pub mod tokens;
 
