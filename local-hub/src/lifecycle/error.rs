@@ -4,6 +4,40 @@ use std::path::{Path, PathBuf};
 
 use crate::pg::PgError;
 
+/// Every code that [`HubError::code`] can give.
+pub const CODES: &[&str] = &[
+    "local.already-running",
+    "local.busy",
+    "local.certificate",
+    "local.cluster-name",
+    "local.daemon-died",
+    "local.daemon-spawn",
+    "local.daemon-stuck",
+    "local.daemon-timeout",
+    "local.damaged",
+    "local.database",
+    "local.database-password",
+    "local.folder-not-enterable",
+    "local.io",
+    "local.no-account",
+    "local.no-cluster",
+    "local.no-free-port",
+    "local.not-a-cluster",
+    "local.not-a-home",
+    "local.not-owner",
+    "local.not-running",
+    "local.path-unusable",
+    "local.port-taken",
+    "local.postgres-init",
+    "local.postgres-missing",
+    "local.postgres-start",
+    "local.postgres-start-timeout",
+    "local.postgres-stop-timeout",
+    "local.postgres-unusable",
+    "local.postgres-wrong-major",
+    "local.socket-folder",
+];
+
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum HubError {
@@ -38,6 +72,8 @@ pub enum HubError {
     DaemonStuck { pid: u32 },
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("another psn has been starting or stopping the local hub for more than {seconds} s")]
+    Busy { seconds: u64 },
     #[error("{doing} {}: {source}", path.display())]
     Io {
         doing: &'static str,
@@ -71,6 +107,7 @@ impl HubError {
             HubError::DaemonTimeout { .. } => "local.daemon-timeout",
             HubError::DaemonStuck { .. } => "local.daemon-stuck",
             HubError::Damaged { .. } => "local.damaged",
+            HubError::Busy { .. } => "local.busy",
             HubError::Io { .. } => "local.io",
         }
     }
@@ -89,18 +126,48 @@ impl HubError {
             HubError::SecretMismatch { .. } | HubError::Damaged { .. } => {
                 s(&["psn local down", "psn local reset"])
             }
-            HubError::AlreadyRunning { .. } => s(&["psn local status", "psn local down"]),
+            HubError::AlreadyRunning { .. } | HubError::Busy { .. } => {
+                s(&["psn local status", "psn local down"])
+            }
             HubError::NotRunning => s(&["psn local up"]),
             HubError::NotAHome { .. } => s(&["PSN_HOME=/path/to/another/folder psn local up"]),
             HubError::NotOwner { path, owner, .. } => vec![
                 format!("run psn as account {owner}"),
-                format!("PSN_HOME=/path/to/another/folder psn local up  # leaves {} alone", path.display()),
+                format!(
+                    "PSN_HOME=/path/to/another/folder psn local up  # leaves {} alone",
+                    path.display()
+                ),
             ],
-            HubError::Spawn { .. } | HubError::DaemonDied { .. } | HubError::DaemonTimeout { .. } => {
-                s(&["psn local logs", "psn local up"])
+            HubError::Spawn { .. }
+            | HubError::DaemonDied { .. }
+            | HubError::DaemonTimeout { .. } => s(&["psn local logs", "psn local up"]),
+            HubError::DaemonStuck { pid } => {
+                vec![format!("kill -9 {pid}"), "psn local down".into()]
             }
-            HubError::DaemonStuck { pid } => vec![format!("kill -9 {pid}"), "psn local down".into()],
             HubError::Io { .. } => s(&["df -h", "PSN_HOME=/path/to/another/folder psn local up"]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_list_of_codes_is_complete_and_sorted() {
+        let sources = [include_str!("error.rs"), include_str!("../pg/error.rs")];
+        // The arms that give a code.
+        let given: BTreeSet<&str> = sources
+            .iter()
+            .flat_map(|source| source.split("=> \"local.").skip(1))
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        let listed: Vec<&str> = CODES
+            .iter()
+            .map(|c| c.strip_prefix("local.").unwrap())
+            .collect();
+        assert_eq!(listed, given.into_iter().collect::<Vec<_>>());
     }
 }

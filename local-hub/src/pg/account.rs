@@ -60,7 +60,10 @@ fn owner_of_clusters(pg_dir: &Path) -> Option<Account> {
     clusters
         .filter_map(|entry| fs::symlink_metadata(entry.path().join("data")).ok())
         .find(|meta| meta.is_dir() && meta.uid() != 0)
-        .map(|meta| Account { uid: meta.uid(), gid: meta.gid() })
+        .map(|meta| Account {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        })
 }
 
 /// Through `id`, which asks every source of accounts that the system has.
@@ -74,7 +77,10 @@ fn look_up(name: &str) -> Option<Account> {
             .ok()?;
         String::from_utf8(out.stdout).ok()?.trim().parse().ok()
     };
-    let account = Account { uid: number("-u")?, gid: number("-g")? };
+    let account = Account {
+        uid: number("-u")?,
+        gid: number("-g")?,
+    };
     (account.uid != 0).then_some(account)
 }
 
@@ -88,7 +94,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
-        let stranger = Account { uid: 4_000_000, gid: 4_000_000 };
+        let stranger = Account {
+            uid: 4_000_000,
+            gid: 4_000_000,
+        };
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let Err(PgError::NotEnterable { path, mode, .. }) = stranger.can_enter(&inner) else {
             panic!("a 0700 folder of another account was entered");
@@ -99,7 +108,10 @@ mod tests {
         stranger.can_enter(&inner).unwrap();
         // The owner's own bit decides for the owner, even where everybody else may enter.
         let meta = fs::metadata(&inner).unwrap();
-        let owner = Account { uid: meta.uid(), gid: meta.gid() };
+        let owner = Account {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        };
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o611)).unwrap();
         assert!(owner.can_enter(&inner).is_err());
     }

@@ -5,17 +5,26 @@ use std::path::{Path, PathBuf};
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum PgError {
-    #[error("no Postgres server of version {min} or later was found (looked in: {})", list(looked))]
+    #[error(
+        "no Postgres server of version {min} or later was found (looked in: {})",
+        list(looked)
+    )]
     NoPostgres { min: u32, looked: Vec<String> },
     #[error("{} holds no usable Postgres: {reason}", dir.display())]
     BinUnusable { dir: PathBuf, reason: String },
-    #[error("{what} was made by Postgres {need}, but {} here; its data is untouched", found(have))]
+    #[error(
+        "{what} was made by Postgres {need}, but {} here; its data is untouched",
+        found(have)
+    )]
     WrongMajor {
         what: String,
         need: u32,
         have: Vec<String>,
     },
-    #[error("psn runs as root, Postgres refuses to, and none of the accounts {} exists", list(tried))]
+    #[error(
+        "psn runs as root, Postgres refuses to, and none of the accounts {} exists",
+        list(tried)
+    )]
     NoAccount { tried: Vec<String> },
     #[error("{} (mode {mode:o}) cannot be entered by account {uid}, which runs Postgres because psn runs as root", path.display())]
     NotEnterable { path: PathBuf, mode: u32, uid: u32 },
@@ -50,7 +59,11 @@ pub enum PgError {
         log: String,
     },
     #[error("Postgres of {id} was not ready after {seconds} s; its log says: {log}")]
-    StartTimeout { id: String, seconds: u64, log: String },
+    StartTimeout {
+        id: String,
+        seconds: u64,
+        log: String,
+    },
     #[error("Postgres of {id} (process {pid}) does not stop")]
     StopTimeout { id: String, pid: u32 },
     #[error("another psn has held {} for more than {seconds} s", path.display())]
@@ -130,7 +143,9 @@ impl PgError {
                 "PSN_PG_BIN=/path/to/postgres/bin psn local up".to_owned(),
                 "psn local reset".to_owned(),
             ],
-            PgError::NoAccount { .. } => s(&["useradd --system psn", "run psn as an ordinary user"]),
+            PgError::NoAccount { .. } => {
+                s(&["useradd --system psn", "run psn as an ordinary user"])
+            }
             PgError::NotEnterable { .. } => s(&["PSN_HOME=/var/lib/psn psn local up"]),
             PgError::PortTaken { .. } => s(&["psn local up --new-ports"]),
             PgError::NoFreePort { .. } => s(&["psn local down", "psn local up"]),
@@ -139,13 +154,17 @@ impl PgError {
             }
             PgError::BadId { .. } | PgError::NoCluster { .. } => s(&["psn local status"]),
             PgError::NotACluster { .. } => s(&["psn local reset"]),
-            PgError::StartFailed { .. } | PgError::StartTimeout { .. } | PgError::StopTimeout { .. } => {
+            PgError::StartFailed { .. }
+            | PgError::StartTimeout { .. }
+            | PgError::StopTimeout { .. } => {
                 s(&["psn local logs", "psn local down", "psn local up"])
             }
             PgError::Busy { .. } => s(&["psn local status", "psn local down"]),
-            PgError::Tool { .. } | PgError::Tls(_) | PgError::Io { .. } => {
-                s(&["psn local logs", "df -h", "PSN_HOME=/path/to/another/folder psn local up"])
-            }
+            PgError::Tool { .. } | PgError::Tls(_) | PgError::Io { .. } => s(&[
+                "psn local logs",
+                "df -h",
+                "PSN_HOME=/path/to/another/folder psn local up",
+            ]),
         }
     }
 }

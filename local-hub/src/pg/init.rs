@@ -36,7 +36,10 @@ impl Init<'_> {
         let template = self.template().await?;
         let unfinished = self.begin(dir).await?;
         let mut copy = Command::new("cp");
-        copy.args(["-R", "-p"]).arg(template.join(".")).arg(&unfinished).current_dir("/");
+        copy.args(["-R", "-p"])
+            .arg(template.join("."))
+            .arg(&unfinished)
+            .current_dir("/");
         if let Some(a) = self.account {
             copy.uid(a.uid).gid(a.gid);
         }
@@ -48,11 +51,16 @@ impl Init<'_> {
     async fn template(&self) -> Result<PathBuf, PgError> {
         let dir = template_dir(self.pg_dir, self.binaries.major);
         let data = dir.join("data");
-        let lock_file = self.locks.join(format!("template-{}.lock", self.binaries.major));
+        let lock_file = self
+            .locks
+            .join(format!("template-{}.lock", self.binaries.major));
         let _lock = FileLock::acquire(&lock_file, TEMPLATE_PATIENCE)
             .await
             .map_err(PgError::io("could not lock", &lock_file))?
-            .ok_or(PgError::Busy { path: lock_file, seconds: TEMPLATE_PATIENCE.as_secs() })?;
+            .ok_or(PgError::Busy {
+                path: lock_file,
+                seconds: TEMPLATE_PATIENCE.as_secs(),
+            })?;
         if data.join("PG_VERSION").is_file() {
             return Ok(data);
         }
@@ -70,13 +78,29 @@ impl Init<'_> {
     }
 
     async fn initdb(&self, data: &Path) -> Result<(), PgError> {
-        let secret = SecretFile::write(&self.pg_dir.join(format!(".password-{}", std::process::id())), self)?;
+        let secret = SecretFile::write(
+            &self
+                .pg_dir
+                .join(format!(".password-{}", std::process::id())),
+            self,
+        )?;
         let mut initdb = self.binaries.command("initdb");
         initdb
             .arg("-D")
             .arg(data)
-            .args(["-U", SUPERUSER, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
-            .args(["--data-checksums", "--no-sync", "--no-instructions", WAL_SEGMENT])
+            .args([
+                "-U",
+                SUPERUSER,
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+            ])
+            .args([
+                "--data-checksums",
+                "--no-sync",
+                "--no-instructions",
+                WAL_SEGMENT,
+            ])
             .arg("--pwfile")
             .arg(&secret.0);
         if self.binaries.major >= 17 {
@@ -110,7 +134,9 @@ impl Init<'_> {
             sync(&unfinished).map_err(PgError::io("could not flush", &unfinished))?;
             let data = dir.join("data");
             fs::rename(&unfinished, &data).map_err(PgError::io("could not name", &data))?;
-            File::open(&dir).and_then(|d| d.sync_all()).map_err(PgError::io("could not flush", &dir))
+            File::open(&dir)
+                .and_then(|d| d.sync_all())
+                .map_err(PgError::io("could not flush", &dir))
         })
         .await
     }
@@ -122,9 +148,17 @@ pub(crate) fn template_dir(pg_dir: &Path, major: u32) -> PathBuf {
 
 /// The template holds the superuser's password, so a new password needs new templates.
 pub(crate) fn forget_templates(pg_dir: &Path) -> Result<(), PgError> {
-    for entry in fs::read_dir(pg_dir).map_err(PgError::io("could not read", pg_dir))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("_template-") {
-            files::remove_dir(&entry.path()).map_err(PgError::io("could not delete", &entry.path()))?;
+    for entry in fs::read_dir(pg_dir)
+        .map_err(PgError::io("could not read", pg_dir))?
+        .flatten()
+    {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("_template-")
+        {
+            files::remove_dir(&entry.path())
+                .map_err(PgError::io("could not delete", &entry.path()))?;
         }
     }
     Ok(())
@@ -143,7 +177,8 @@ impl SecretFile {
             .open(path)
             .map_err(PgError::io("could not make", path))?;
         let secret = SecretFile(path.to_owned());
-        file.write_all(init.password.as_bytes()).map_err(PgError::io("could not write", path))?;
+        file.write_all(init.password.as_bytes())
+            .map_err(PgError::io("could not write", path))?;
         hand_over(path, init.account)?;
         Ok(secret)
     }
@@ -161,7 +196,9 @@ async fn delete_patiently(path: &Path) -> Result<(), PgError> {
         let target = path.to_owned();
         match blocking(move || Ok(files::remove_dir(&target))).await? {
             Ok(()) => return Ok(()),
-            Err(e) if start.elapsed() > ORPHAN_PATIENCE => return Err(PgError::io("could not delete", path)(e)),
+            Err(e) if start.elapsed() > ORPHAN_PATIENCE => {
+                return Err(PgError::io("could not delete", path)(e));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }

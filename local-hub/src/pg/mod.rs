@@ -127,7 +127,8 @@ impl Clusters {
         files::make_dir(&tls_dir, 0o755).map_err(PgError::io("could not make", &tls_dir))?;
         // The same cluster must look the same to every psn, whichever link it came through.
         let pg_dir = fs::canonicalize(&dir).map_err(PgError::io("could not look at", &dir))?;
-        let tls_dir = fs::canonicalize(&tls_dir).map_err(PgError::io("could not look at", &tls_dir))?;
+        let tls_dir =
+            fs::canonicalize(&tls_dir).map_err(PgError::io("could not look at", &tls_dir))?;
         let locks = pg_dir.join(LOCKS);
         files::make_dir(&locks, 0o700).map_err(PgError::io("could not make", &locks))?;
         let account = Account::for_servers(&pg_dir)?;
@@ -143,7 +144,9 @@ impl Clusters {
             options,
             running: Mutex::default(),
         };
-        Ok(Clusters { inner: Arc::new(inner) })
+        Ok(Clusters {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The cluster of the services' own state: private socket only, no TCP. Made at first, then attached to or started.
@@ -184,13 +187,17 @@ impl Clusters {
             blocking(move || {
                 // Renamed first: a crash while deleting must not leave half a cluster under its name.
                 let doomed = pg_dir.join(format!("{DELETED}{}-{}", place.id, std::process::id()));
-                fs::rename(&place.dir, &doomed).map_err(PgError::io("could not rename", &place.dir))?;
+                fs::rename(&place.dir, &doomed)
+                    .map_err(PgError::io("could not rename", &place.dir))?;
                 place.remove_outside()?;
                 files::remove_dir(&doomed).map_err(PgError::io("could not delete", &doomed))
             })
             .await?;
         }
-        lock.remove().map_err(PgError::io("could not delete the lock of", &self.inner.locks))
+        lock.remove().map_err(PgError::io(
+            "could not delete the lock of",
+            &self.inner.locks,
+        ))
     }
 
     /// A cluster that was started or attached to through this value and still runs.
@@ -254,7 +261,12 @@ impl Clusters {
         self.bring_up_locked(id, make, &lock).await
     }
 
-    async fn bring_up_locked(&self, id: &str, make: bool, _lock: &FileLock) -> Result<ClusterInfo, PgError> {
+    async fn bring_up_locked(
+        &self,
+        id: &str,
+        make: bool,
+        _lock: &FileLock,
+    ) -> Result<ClusterInfo, PgError> {
         let inner = &self.inner;
         let place = self.place(id)?;
         let major = place.major()?;
@@ -338,7 +350,11 @@ impl Clusters {
     }
 
     async fn lock(&self, id: &str) -> Result<FileLock, PgError> {
-        lock(&self.inner.locks.join(format!("{id}.lock")), CLUSTER_PATIENCE).await
+        lock(
+            &self.inner.locks.join(format!("{id}.lock")),
+            CLUSTER_PATIENCE,
+        )
+        .await
     }
 
     async fn short_lock(&self, name: &str) -> Result<FileLock, PgError> {
@@ -347,7 +363,10 @@ impl Clusters {
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, ClusterInfo>> {
         // A map of finished values: a panic elsewhere leaves it whole.
-        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -358,14 +377,21 @@ async fn lock(path: &Path, patience: Duration) -> Result<FileLock, PgError> {
     FileLock::acquire(path, patience)
         .await
         .map_err(PgError::io("could not lock", path))?
-        .ok_or_else(|| PgError::Busy { path: path.to_owned(), seconds: patience.as_secs() })
+        .ok_or_else(|| PgError::Busy {
+            path: path.to_owned(),
+            seconds: patience.as_secs(),
+        })
 }
 
 /// What a crash while deleting left.
 fn remove_deleted(pg_dir: &Path) -> Result<(), PgError> {
-    for entry in fs::read_dir(pg_dir).map_err(PgError::io("could not read", pg_dir))?.flatten() {
+    for entry in fs::read_dir(pg_dir)
+        .map_err(PgError::io("could not read", pg_dir))?
+        .flatten()
+    {
         if entry.file_name().to_string_lossy().starts_with(DELETED) {
-            files::remove_dir(&entry.path()).map_err(PgError::io("could not delete", &entry.path()))?;
+            files::remove_dir(&entry.path())
+                .map_err(PgError::io("could not delete", &entry.path()))?;
         }
     }
     Ok(())
@@ -379,7 +405,8 @@ fn superuser_password(home: &Path, pg_dir: &Path) -> Result<Arc<str>, PgError> {
     }
     init::forget_templates(pg_dir)?;
     let fresh = crate::tokens::generate("", 32);
-    files::write_atomic(&file, fresh.as_bytes(), 0o600).map_err(PgError::io("could not write", &file))?;
+    files::write_atomic(&file, fresh.as_bytes(), 0o600)
+        .map_err(PgError::io("could not write", &file))?;
     Ok(fresh.into())
 }
 
@@ -393,7 +420,9 @@ fn canonical_pg_dir(home: &Path) -> Option<PathBuf> {
 }
 
 pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
-    let places = canonical_pg_dir(home).map(|dir| place::all(&dir)).unwrap_or_default();
+    let places = canonical_pg_dir(home)
+        .map(|dir| place::all(&dir))
+        .unwrap_or_default();
     places
         .into_iter()
         .map(|place| Summary {
@@ -409,12 +438,18 @@ pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
 /// The ports of all clusters, also those that do not run.
 pub(crate) fn recorded_ports(pg_dir: &Path) -> BTreeSet<u16> {
     let places = place::all(pg_dir);
-    places.iter().filter_map(|p| p.record().ok().flatten()).map(|r| r.port).collect()
+    places
+        .iter()
+        .filter_map(|p| p.record().ok().flatten())
+        .map(|r| r.port)
+        .collect()
 }
 
 /// New numbers for recorded ports that strangers listen on. For a Home whose daemon does not run.
 pub(crate) fn renew_taken_ports(home: &Path, reserved: &BTreeSet<u16>) -> Result<(), PgError> {
-    let Some(dir) = canonical_pg_dir(home) else { return Ok(()) };
+    let Some(dir) = canonical_pg_dir(home) else {
+        return Ok(());
+    };
     for place in place::all(&dir) {
         let reserved = reserved.union(&recorded_ports(&dir)).copied().collect();
         place::renew_taken_port(&place, &reserved)?;
@@ -432,7 +467,9 @@ pub(crate) async fn stop_home(home: &Path) -> Result<bool, PgError> {
 
 /// The sockets' folders that lie outside of the Home.
 pub(crate) fn remove_outside(home: &Path) -> Result<(), PgError> {
-    let places = canonical_pg_dir(home).map(|dir| place::all(&dir)).unwrap_or_default();
+    let places = canonical_pg_dir(home)
+        .map(|dir| place::all(&dir))
+        .unwrap_or_default();
     places.iter().try_for_each(Place::remove_outside)
 }
 

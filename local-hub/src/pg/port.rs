@@ -48,10 +48,17 @@ fn holder(port: u16) -> Option<String> {
         .find_map(|table| listening_inode(&fs::read_to_string(table).ok()?, port))?;
     let socket = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<u32>().ok())
+        else {
             continue;
         };
-        let fds = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        let fds = fs::read_dir(entry.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
         for fd in fds {
             if fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()) {
                 let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

@@ -31,8 +31,7 @@ impl Keys {
     fn derive(password: &str, salt: &[u8], iterations: u32) -> Keys {
         // Postgres and libpq fall back to the raw bytes when a password is no valid SASLprep input.
         let prepared = stringprep::saslprep(password).unwrap_or(password.into());
-        let salted =
-            pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations);
+        let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations);
         Keys {
             stored: Sha256::digest(hmac(&salted, b"Client Key")).into(),
             server: hmac(&salted, b"Server Key"),
@@ -69,7 +68,11 @@ mod tests {
             .decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
             .unwrap();
         let client_signature = hmac(&keys.stored, AUTH_MESSAGE.as_bytes());
-        let client_key: Vec<u8> = proof.iter().zip(client_signature).map(|(a, b)| a ^ b).collect();
+        let client_key: Vec<u8> = proof
+            .iter()
+            .zip(client_signature)
+            .map(|(a, b)| a ^ b)
+            .collect();
         assert_eq!(<[u8; 32]>::from(Sha256::digest(client_key)), keys.stored);
     }
 
