@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod lifecycle;
+pub mod neon;
 pub mod pg;
 pub mod runner;
 pub mod tokens;
