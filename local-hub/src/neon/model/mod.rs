@@ -4,7 +4,7 @@ mod branch;
 mod operation;
 mod project;
 
-pub(crate) use account::{AuthDetails, CurrentUser, OrganizationBody, Organizations, Region, Regions};
+pub(crate) use account::{AuthDetails, CurrentUser, Organizations, Region, Regions};
 pub(crate) use branch::*;
 pub(crate) use operation::{Operation, OperationBody, OperationList, Pagination};
 pub(crate) use project::*;
