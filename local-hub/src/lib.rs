@@ -11,6 +11,7 @@
 //! to [`serve`](lifecycle) as a [`TaskRunner`].
 #![forbid(unsafe_code)]
 
+mod files;
 pub mod lifecycle;
 pub mod neon;
 pub mod pg;
