@@ -13,6 +13,7 @@
 
 mod files;
 pub mod lifecycle;
+pub mod neon;
 pub mod pg;
 pub mod runner;
 pub mod tokens;
