@@ -13,5 +13,6 @@
 
 pub mod runner;
 pub mod tokens;
+pub mod trigger;
 
 pub use runner::{RunOutcome, TaskRun, TaskRunner};
