@@ -11,6 +11,9 @@
 //! to [`serve`](lifecycle) as a [`TaskRunner`].
 #![forbid(unsafe_code)]
 
+mod files;
+pub mod lifecycle;
+pub mod pg;
 pub mod runner;
 pub mod tokens;
 pub mod trigger;
