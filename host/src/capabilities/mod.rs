@@ -1,5 +1,14 @@
 //! What a guest can ask of the host. One folder per interface of the contract, each the same shape: `policy.rs` decides, on
 //! values alone; `host.rs` implements the interface on a [`View`] of the capability.
 pub mod call;
+mod clean;
+pub mod context;
+pub mod events;
+pub mod http;
+pub mod hub_facts;
+pub mod secrets;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod tool;
 
 pub use call::{Call, Deadline, Exceeded, Has, Meter, MeterLimits, Usage, View};
