@@ -3,12 +3,15 @@
 pub mod call;
 mod clean;
 pub mod context;
+pub mod db;
 pub mod events;
 pub mod http;
 pub mod hub_facts;
 pub mod secrets;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tool;
+pub mod vault;
 
 pub use call::{Call, Deadline, Exceeded, Has, Meter, MeterLimits, Usage, View};
