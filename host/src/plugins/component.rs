@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use wasmparser::{ComponentInstance, Encoding, Instance, Parser, Payload, Validator, WasmFeatures};
 
 use super::manifest::{Manifest, ManifestError, SECTION, World};
-use crate::error::CodedError;
+use crate::error::{CodedError, coded_by_value};
 
 /// The longest component that is read, in bytes. A Python guest is about 18 MiB, the largest there is today.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
@@ -77,6 +77,8 @@ pub enum ComponentError {
     #[error("the manifest says world {world}, but the component does not export {export}")]
     WorldNotExported { world: String, export: String },
 }
+
+coded_by_value!(ComponentError);
 
 impl From<&ComponentError> for CodedError {
     fn from(e: &ComponentError) -> Self {

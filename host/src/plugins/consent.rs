@@ -22,12 +22,12 @@ pub struct ConsentNeeded {
 }
 
 impl ConsentNeeded {
-    pub(super) fn new(found: &Described, difference: Option<LockDifference>, first: Option<String>) -> Self {
+    pub(super) fn new(found: &Described, difference: Option<LockDifference>) -> Self {
         Self {
             name: found.manifest.plugin.name.clone(),
             sha256: found.sha256.clone(),
             capabilities_hash: found.manifest.capabilities_hash(),
-            asks: first.into_iter().chain(asks(&found.manifest)).collect(),
+            asks: asks(&found.manifest),
             grant: grant_of(found),
             difference,
         }

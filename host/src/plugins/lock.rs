@@ -8,8 +8,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::component::Described;
+pub use super::consent::ConsentNeeded;
 use crate::atomic;
-use crate::error::CodedError;
+use crate::error::{CodedError, coded_by_value};
 
 /// The lock file's name, in the project's folder.
 pub const LOCK_FILE: &str = "psn.lock";
@@ -141,6 +142,8 @@ pub enum LockError {
     #[error("{LOCK_FILE} cannot be encoded: {0}")]
     Encode(#[from] toml::ser::Error),
 }
+
+coded_by_value!(LockError);
 
 impl From<&LockError> for CodedError {
     fn from(e: &LockError) -> Self {

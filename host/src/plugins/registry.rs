@@ -1,20 +1,21 @@
 //! Which plugins there are: those built into psn, and those that were added to a project. Both pass the same checks each time one
 //! is fetched: the bytes are what the lock says, and ask for what was granted.
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{SubsecRound, Utc};
 
 use super::component::{ComponentError, Described, MAX_COMPONENT_BYTES, describe};
-use super::consent::{ConsentNeeded, grant_of};
-use super::lock::{LOCK_FILE, LockDifference, LockEntry, LockError, LockFile, Source};
+use super::consent::{ConsentNeeded, asks, grant_of};
+use super::lock::{LockDifference, LockEntry, LockError, LockFile, Source};
 use super::manifest::{Manifest, World};
 use crate::atomic;
-use crate::error::CodedError;
+use crate::error::{CodedError, coded_by_value};
 
 /// Where a project keeps the components that were added to it, each under its own digest.
 const BLOBS: &str = ".psn/plugins";
@@ -47,22 +48,36 @@ pub struct Installed {
     pub origin: Origin,
 }
 
+impl Installed {
+    /// The one way to a plugin that may run: the bytes must be what the entry says, and ask for what it grants.
+    pub fn verified(component: impl Into<Cow<'static, [u8]>>, lock: LockEntry) -> Result<Self, RegistryError> {
+        let component = component.into();
+        let found = describe_named(&component, &lock.name)?;
+        let origin = if lock.source == Source::FirstParty { Origin::FirstParty } else { Origin::ThirdParty };
+        if let Some(difference) = lock.compare(&found) {
+            return Err(RegistryError::LockMismatch { difference, origin });
+        }
+        Ok(Self { manifest: found.manifest, component, sha256: found.sha256, wasi: found.wasi, lock, origin })
+    }
+}
+
 /// What [`Registry::add`] did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Added {
-    pub entry: LockEntry,
+    pub name: String,
+    pub sha256: String,
     /// What was granted under this name before.
     pub replaced: Option<LockEntry>,
-    /// Whether it takes the place of a built-in plugin.
-    pub overrides_first_party: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error("there is no plugin {name}; there are {}", .known.join(", "))]
     Unknown { name: String, known: Vec<String> },
+    #[error("{name} was not added here; {}", if .added.is_empty() { "nothing was".to_owned() } else { format!("there are {}", .added.join(", ")) })]
+    NotAdded { name: String, added: Vec<String> },
     #[error("the plugin is not the one that was granted\n{difference}")]
-    LockMismatch { difference: LockDifference, first_party: bool },
+    LockMismatch { difference: LockDifference, origin: Origin },
     #[error("the component of {name}, {}, is gone", .path.display())]
     Missing { name: String, path: PathBuf },
     #[error("{} cannot be read: {source}", .path.display())]
@@ -83,13 +98,15 @@ pub enum AddError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", .path.display())]
     Component { path: PathBuf, source: ComponentError },
-    #[error("{name} is built into psn as a {built_in}; a {found} cannot take its place")]
-    OtherWorld { name: String, built_in: &'static str, found: &'static str },
+    #[error("{0} is the name of one of psn's own plugins")]
+    NameTaken(String),
     #[error("{} cannot be written: {source}", .path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Lock(#[from] LockError),
 }
+
+coded_by_value!(RegistryError, AddError);
 
 impl From<&RegistryError> for CodedError {
     fn from(e: &RegistryError) -> Self {
@@ -98,10 +115,11 @@ impl From<&RegistryError> for CodedError {
             RegistryError::Unknown { known, .. } => {
                 CodedError::new("plugin.unknown", message, [format!("Use one of: {}.", known.join(", "))])
             }
-            RegistryError::LockMismatch { first_party: true, .. } => CodedError::new(
+            RegistryError::NotAdded { .. } => CodedError::new("plugin.not-added", message, ["psn plugin list"]),
+            RegistryError::LockMismatch { origin: Origin::FirstParty, .. } => CodedError::new(
                 "plugin.lock-mismatch",
                 message,
-                ["This psn is damaged, or psn.lock pins another version of it: install psn again, or remove the plugin's entry from psn.lock."],
+                ["psn's own plugin is not the one that psn.lock pins, or psn is damaged: remove the plugin's entry from psn.lock, or install psn again."],
             ),
             RegistryError::LockMismatch { difference, .. } => CodedError::new(
                 "plugin.lock-mismatch",
@@ -136,7 +154,7 @@ impl From<&AddError> for CodedError {
             ),
             AddError::Read { .. } => CodedError::new("plugin.component-unreadable", message, ["Name a component's file (.wasm) that can be read."]),
             AddError::Component { source, .. } => CodedError { message, ..source.into() },
-            AddError::OtherWorld { .. } => CodedError::new("plugin.name-taken", message, ["Give the plugin another name in its plugin.toml."]),
+            AddError::NameTaken(_) => CodedError::new("plugin.name-taken", message, ["Give the plugin another name in its plugin.toml."]),
             AddError::Write { .. } => CodedError::new(
                 "plugin.lock-unwritable",
                 message,
@@ -153,12 +171,14 @@ pub struct Registry {
     project: PathBuf,
     first_party: &'static [FirstParty],
     lock: LockFile,
+    /// Verified already. Bytes that were, cannot change: they are in this process's memory.
+    verified: Mutex<BTreeMap<String, Arc<Installed>>>,
 }
 
 impl Registry {
-    /// Reads the lock file. Components are read when they are fetched.
+    /// Reads the lock file. Components are read, and verified, when they are first asked for.
     pub fn open(project: &Path, first_party: &'static [FirstParty]) -> Result<Self, RegistryError> {
-        Ok(Self { project: project.to_owned(), first_party, lock: LockFile::load(project)? })
+        Ok(Self { project: project.to_owned(), first_party, lock: LockFile::load(project)?, verified: Mutex::default() })
     }
 
     /// All names, sorted.
@@ -167,36 +187,56 @@ impl Registry {
         built_in.chain(self.lock.entries().map(|e| e.name.as_str())).map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Names of built-in plugins whose place an added one takes.
-    pub fn overrides(&self) -> Vec<&str> {
-        self.lock.entries().filter(|e| e.source != Source::FirstParty && self.built_in(&e.name).is_some()).map(|e| e.name.as_str()).collect()
-    }
-
     /// The plugin of that name, verified: whatever is returned may run.
-    pub fn get(&self, name: &str) -> Result<Installed, RegistryError> {
-        let locked = self.lock.get(name);
-        match (self.built_in(name), locked) {
-            (_, Some(locked)) if locked.source != Source::FirstParty => self.third_party(locked),
-            // An entry for a built-in plugin pins it: a psn that brings another one is told apart.
-            (Some(built_in), pin) => {
-                let found = describe_named(built_in.component, name)?;
-                let granted = built_in_lock(built_in, &found);
-                verify(Cow::Borrowed(built_in.component), found, granted, pin, Origin::FirstParty)
-            }
-            (None, _) => Err(RegistryError::Unknown { name: name.to_owned(), known: self.names() }),
+    pub fn get(&self, name: &str) -> Result<Arc<Installed>, RegistryError> {
+        if let Some(known) = self.known().get(name) {
+            return Ok(known.clone());
         }
+        let installed = Arc::new(match (self.built_in(name), self.lock.get(name)) {
+            (Some(built_in), pin) => first_party(built_in, pin)?,
+            (None, Some(locked)) => self.third_party(locked)?,
+            (None, None) => return Err(RegistryError::Unknown { name: name.to_owned(), known: self.names() }),
+        });
+        self.known().insert(name.to_owned(), installed.clone());
+        Ok(installed)
     }
 
-    /// All plugins, verified.
-    pub fn all(&self) -> Result<Vec<Installed>, RegistryError> {
+    /// All plugins, verified, sorted by name.
+    pub fn all(&self) -> Result<Vec<Arc<Installed>>, RegistryError> {
         self.names().iter().map(|name| self.get(name)).collect()
     }
 
     /// All plugins that are tasks, verified, sorted by name.
-    pub fn tasks(&self) -> Result<Vec<Installed>, RegistryError> {
+    pub fn tasks(&self) -> Result<Vec<Arc<Installed>>, RegistryError> {
         let mut tasks = self.all()?;
         tasks.retain(|p| p.manifest.world() == World::Task);
         Ok(tasks)
+    }
+
+    /// What all plugins were granted.
+    pub fn manifests(&self) -> Result<Vec<Manifest>, RegistryError> {
+        Ok(self.all()?.iter().map(|p| p.manifest.clone()).collect())
+    }
+
+    /// What can be said about a component without running it: for authors, and for people before they add it.
+    pub fn describe(&self, bytes: &[u8]) -> Result<serde_json::Value, ComponentError> {
+        let found = describe(bytes)?;
+        let about = &found.manifest.plugin;
+        let locked = self.lock.get(&about.name);
+        Ok(serde_json::json!({
+            "name": about.name,
+            "version": about.version,
+            "world": about.world,
+            "summary": about.summary,
+            "bytes": bytes.len(),
+            "sha256": found.sha256,
+            "capabilities": found.manifest.capabilities_hash(),
+            "asks": asks(&found.manifest),
+            "imports": found.imports,
+            "exports": found.exports,
+            "wasi": found.wasi,
+            "granted": locked.is_some_and(|locked| locked.compare(&found).is_none()),
+        }))
     }
 
     /// Adds a component, or another version of one. Nothing is written unless `grant` is the one for exactly this component: the
@@ -205,21 +245,11 @@ impl Registry {
         let bytes = read_bounded(file).map_err(|source| AddError::Read { path: file.to_owned(), source })?;
         let found = describe(&bytes).map_err(|source| AddError::Component { path: file.to_owned(), source })?;
         let name = found.manifest.plugin.name.clone();
-        let overrides_first_party = match self.built_in(&name) {
-            Some(built_in) => {
-                let world = describe(built_in.component).map_err(|source| AddError::Component { path: name.clone().into(), source })?.manifest.world();
-                if world != found.manifest.world() {
-                    return Err(AddError::OtherWorld { name, built_in: world_name(world), found: world_name(found.manifest.world()) });
-                }
-                true
-            }
-            None => false,
-        };
+        if self.built_in(&name).is_some() {
+            return Err(AddError::NameTaken(name));
+        }
         let replaced = self.lock.get(&name).cloned();
-        let needed = || {
-            let first = overrides_first_party.then(|| format!("take the place of psn's own plugin {name}"));
-            Box::new(ConsentNeeded::new(&found, replaced.as_ref().and_then(|locked| locked.compare(&found)), first))
-        };
+        let needed = || Box::new(ConsentNeeded::new(&found, replaced.as_ref().and_then(|locked| locked.compare(&found))));
         match grant {
             Some(given) if given == grant_of(&found) => {}
             Some(given) => return Err(AddError::WrongGrant { given: given.to_owned(), needed: needed() }),
@@ -232,8 +262,8 @@ impl Registry {
             granted_by: account(),
             granted_at: Some(Utc::now().trunc_subsecs(0)),
             source: Source::Path(self.as_named(file)),
-            sha256: found.sha256,
-            name,
+            sha256: found.sha256.clone(),
+            name: name.clone(),
         };
         // The copy first: an entry without a component would stop every run.
         let blob = self.blob(&entry.sha256);
@@ -241,22 +271,24 @@ impl Registry {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(self.project.join(BLOBS)).map_err(write)?;
         atomic::write(&blob, &bytes, 0o644).map_err(write)?;
         self.change(|lock| {
-            lock.insert(entry.clone());
+            lock.insert(entry);
         })?;
         if let Some(old) = &replaced {
             self.forget_blob(&old.sha256);
         }
-        Ok(Added { entry, replaced, overrides_first_party })
+        Ok(Added { name, sha256: found.sha256, replaced })
     }
 
-    /// Takes a grant back. Says what it was; none where nothing was granted under this name.
-    pub fn remove(&mut self, name: &str) -> Result<Option<LockEntry>, LockError> {
-        let Some(entry) = self.lock.get(name).cloned() else { return Ok(None) };
+    /// Takes a grant back, and with it the component.
+    pub fn remove(&mut self, name: &str) -> Result<LockEntry, RegistryError> {
+        let Some(entry) = self.lock.get(name).cloned() else {
+            return Err(RegistryError::NotAdded { name: name.to_owned(), added: self.lock.entries().map(|e| e.name.clone()).collect() });
+        };
         self.change(|lock| {
             lock.remove(name);
         })?;
         self.forget_blob(&entry.sha256);
-        Ok(Some(entry))
+        Ok(entry)
     }
 
     /// Only what is on disk counts: where saving fails, nothing has changed.
@@ -265,7 +297,13 @@ impl Registry {
         change(&mut lock);
         lock.save(&self.project)?;
         self.lock = lock;
+        self.known().clear();
         Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Installed>>> {
+        // Whatever is in the map was verified before it was put there, panic or not.
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes a component that no grant speaks of any more. One that stays is only some lost space.
@@ -284,13 +322,11 @@ impl Registry {
         if !is_digest(&locked.sha256) {
             return Err(RegistryError::Missing { name: locked.name.clone(), path });
         }
-        let bytes = match read_bounded(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(RegistryError::Missing { name: locked.name.clone(), path }),
-            Err(source) => return Err(RegistryError::Read { path, source }),
-        };
-        let found = describe_named(&bytes, &locked.name)?;
-        verify(Cow::Owned(bytes), found, locked.clone(), None, Origin::ThirdParty)
+        match read_bounded(&path) {
+            Ok(bytes) => Installed::verified(bytes, locked.clone()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(RegistryError::Missing { name: locked.name.clone(), path }),
+            Err(source) => Err(RegistryError::Read { path, source }),
+        }
     }
 
     fn blob(&self, sha256: &str) -> PathBuf {
@@ -305,9 +341,12 @@ impl Registry {
     }
 }
 
-/// What was granted when psn was built. Version and world are what the embedded manifest says: the digest pins them too.
-fn built_in_lock(built_in: &FirstParty, found: &Described) -> LockEntry {
-    LockEntry {
+/// A built-in plugin against what it was locked to when psn was built, and against the project's entry of that name if there is
+/// one: it pins the plugin, so that a psn that brings another one is told apart.
+fn first_party(built_in: &FirstParty, pin: Option<&LockEntry>) -> Result<Installed, RegistryError> {
+    let found = describe_named(built_in.component, built_in.name)?;
+    // Version and world are what the embedded manifest says: the digest pins them too.
+    let granted = LockEntry {
         name: built_in.name.to_owned(),
         version: found.manifest.plugin.version.clone(),
         world: found.manifest.plugin.world.clone(),
@@ -316,21 +355,15 @@ fn built_in_lock(built_in: &FirstParty, found: &Described) -> LockEntry {
         granted_by: "psn".to_owned(),
         granted_at: None,
         source: Source::FirstParty,
+    };
+    if let Some(difference) = pin.and_then(|pin| pin.compare(&found)) {
+        return Err(RegistryError::LockMismatch { difference, origin: Origin::FirstParty });
     }
+    Installed::verified(built_in.component, granted)
 }
 
 fn describe_named(bytes: &[u8], name: &str) -> Result<Described, RegistryError> {
     describe(bytes).map_err(|source| RegistryError::Component { plugin: name.to_owned(), source })
-}
-
-/// The one way to an [`Installed`]: what was granted, and a pin where there is one, must agree with what the bytes say.
-fn verify(component: Cow<'static, [u8]>, found: Described, granted: LockEntry, pin: Option<&LockEntry>, origin: Origin) -> Result<Installed, RegistryError> {
-    for lock in std::iter::once(&granted).chain(pin) {
-        if let Some(difference) = lock.compare(&found) {
-            return Err(RegistryError::LockMismatch { difference, first_party: origin == Origin::FirstParty });
-        }
-    }
-    Ok(Installed { manifest: found.manifest, component, sha256: found.sha256, wasi: found.wasi, lock: granted, origin })
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -343,13 +376,6 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 /// A digest is part of a path here, and comes from a file that anyone may have edited.
 fn is_digest(s: &str) -> bool {
     s.len() == 64 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-fn world_name(world: World) -> &'static str {
-    match world {
-        World::Step => "step",
-        World::Task => "task",
-    }
 }
 
 /// Who agrees: the account's name as the shell says it, else its number.
