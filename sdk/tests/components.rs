@@ -1,11 +1,6 @@
-//! The guests as components: what a built plugin imports, exports and carries. Builds them for wasm32-unknown-unknown, in a target
-//! folder of its own so that it cannot wait for the lock of the cargo that runs it.
+//! The guests as components: what a built plugin imports, exports and carries.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path};
 
 use wasmparser::{ComponentExternalKind, Parser, Payload};
 
@@ -51,10 +46,12 @@ fn guests_import_only_the_contract_and_carry_their_manifest() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("sdk/ is in the workspace");
-    let built = build(workspace);
-    for (package, folder, interface) in GUESTS {
-        let file = built.join(format!("{}.wasm", package.replace('-', "_")));
-        let bytes = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let packages: Vec<_> = GUESTS.iter().map(|(package, ..)| *package).collect();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    let built = psn_plugin_build::build(workspace, &packages, &target).expect("the guests build");
+    for (guest, (package, folder, interface)) in built.iter().zip(GUESTS) {
+        assert_eq!(guest.package, package);
+        let bytes = fs::read(&guest.component).expect("the component");
         let component = read(&bytes);
 
         let foreign: Vec<_> = component
@@ -78,48 +75,6 @@ fn guests_import_only_the_contract_and_carry_their_manifest() {
             bytes.len()
         );
     }
-}
-
-fn build(workspace: &Path) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(workspace).args([
-        "build",
-        "--locked",
-        "--profile",
-        "guest",
-        "--target",
-        "wasm32-unknown-unknown",
-    ]);
-    cargo.args(
-        GUESTS
-            .iter()
-            .flat_map(|(package, ..)| ["--package", package]),
-    );
-    // What the outer cargo was told is about the outer build.
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        let about_the_outer_build = name.starts_with("CARGO_")
-            && !matches!(name.as_str(), "CARGO_HOME" | "CARGO_NET_OFFLINE")
-            || matches!(
-                name.as_str(),
-                "RUSTFLAGS" | "RUSTC" | "RUSTC_WRAPPER" | "TARGET" | "HOST" | "PROFILE"
-            );
-        if about_the_outer_build {
-            cargo.env_remove(name);
-        }
-    }
-    let output = cargo
-        .arg("--target-dir")
-        .arg(&target)
-        .output()
-        .expect("cargo starts");
-    assert!(
-        output.status.success(),
-        "the guests do not build; is the target there? rustup target add wasm32-unknown-unknown\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    target.join("wasm32-unknown-unknown/guest")
 }
 
 #[derive(Default)]
