@@ -25,6 +25,7 @@ pub(crate) fn http_send(request: &RawRequest) -> Result<RawResponse, RawError> {
             request.service,
             request.path
         ));
+        world.now += i64::from(world.call_takes_ms) * 1_000;
         let mut reply = world.script.http(request)?;
         for (name, value) in world.manifest.capture(request, &mut reply) {
             world.secrets.insert(name, value);

@@ -54,6 +54,7 @@ pub(crate) struct World {
     script: Script,
     now: i64,
     slept_ms: u64,
+    call_takes_ms: u32,
     open_transactions: u32,
     journal: Vec<String>,
     logs: Vec<Line>,
@@ -90,6 +91,7 @@ impl Hub {
             script: Script::default(),
             now: START.as_micros(),
             slept_ms: 0,
+            call_takes_ms: 0,
             open_transactions: 0,
             journal: Vec::new(),
             logs: Vec::new(),
@@ -142,6 +144,11 @@ impl Hub {
     /// No note can be saved any more.
     pub fn full_disk(self) -> Self {
         self.change(|world| world.state_is_full = true)
+    }
+
+    /// Each HTTP call takes so long by the hub's clock, for tests of time budgets. Without this it takes no time.
+    pub fn calls_take_ms(self, ms: u32) -> Self {
+        self.change(|world| world.call_takes_ms = ms)
     }
 
     pub fn facts(self, topic: &str, facts: Json) -> Self {

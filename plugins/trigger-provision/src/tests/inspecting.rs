@@ -161,12 +161,13 @@ fn a_schedule_that_someone_switched_off_is_a_warning() {
 
 #[test]
 fn what_changed_since_is_pending() {
+    type Change = fn(Hub) -> Hub;
     type Lay = fn(&Hub);
     let whole: Lay = |hub| {
         expect_complete(hub);
         expect_variables(hub, &ALL_VARIABLES);
     };
-    let cases: [(&str, fn(Hub) -> Hub, Lay, &str); 7] = [
+    let cases: [(&str, Change, Lay, &str); 7] = [
         (
             "an older deployment",
             |hub| hub,
