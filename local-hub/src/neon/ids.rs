@@ -2,19 +2,137 @@
 use crate::tokens;
 
 const ADJECTIVES: [&str; 64] = [
-    "aged", "ancient", "autumn", "billowing", "bitter", "black", "blue", "bold", "broad", "broken", "calm", "cold", "cool", "crimson",
-    "curly", "damp", "dark", "dawn", "delicate", "divine", "dry", "empty", "falling", "fancy", "flat", "floral", "fragrant", "frosty",
-    "gentle", "green", "hidden", "holy", "icy", "jolly", "late", "little", "lively", "long", "lucky", "misty", "morning", "muddy",
-    "nameless", "noisy", "odd", "old", "orange", "patient", "plain", "polished", "proud", "purple", "quiet", "rapid", "raspy",
-    "restless", "rough", "round", "royal", "shiny", "silent", "steep", "wispy", "young",
+    "aged",
+    "ancient",
+    "autumn",
+    "billowing",
+    "bitter",
+    "black",
+    "blue",
+    "bold",
+    "broad",
+    "broken",
+    "calm",
+    "cold",
+    "cool",
+    "crimson",
+    "curly",
+    "damp",
+    "dark",
+    "dawn",
+    "delicate",
+    "divine",
+    "dry",
+    "empty",
+    "falling",
+    "fancy",
+    "flat",
+    "floral",
+    "fragrant",
+    "frosty",
+    "gentle",
+    "green",
+    "hidden",
+    "holy",
+    "icy",
+    "jolly",
+    "late",
+    "little",
+    "lively",
+    "long",
+    "lucky",
+    "misty",
+    "morning",
+    "muddy",
+    "nameless",
+    "noisy",
+    "odd",
+    "old",
+    "orange",
+    "patient",
+    "plain",
+    "polished",
+    "proud",
+    "purple",
+    "quiet",
+    "rapid",
+    "raspy",
+    "restless",
+    "rough",
+    "round",
+    "royal",
+    "shiny",
+    "silent",
+    "steep",
+    "wispy",
+    "young",
 ];
 
 const NOUNS: [&str; 64] = [
-    "art", "band", "bar", "base", "bird", "block", "boat", "bonus", "bread", "breeze", "brook", "bush", "butterfly", "cake", "cell",
-    "cherry", "cloud", "credit", "darkness", "dawn", "dew", "disk", "dream", "dust", "feather", "field", "fire", "firefly", "flower",
-    "fog", "forest", "frog", "frost", "glade", "glitter", "grass", "hall", "hat", "haze", "heart", "hill", "king", "lab", "lake",
-    "leaf", "limit", "math", "meadow", "mode", "moon", "morning", "mountain", "mouse", "mud", "night", "paper", "pine", "poetry",
-    "pond", "queen", "rain", "resonance", "river", "smoke",
+    "art",
+    "band",
+    "bar",
+    "base",
+    "bird",
+    "block",
+    "boat",
+    "bonus",
+    "bread",
+    "breeze",
+    "brook",
+    "bush",
+    "butterfly",
+    "cake",
+    "cell",
+    "cherry",
+    "cloud",
+    "credit",
+    "darkness",
+    "dawn",
+    "dew",
+    "disk",
+    "dream",
+    "dust",
+    "feather",
+    "field",
+    "fire",
+    "firefly",
+    "flower",
+    "fog",
+    "forest",
+    "frog",
+    "frost",
+    "glade",
+    "glitter",
+    "grass",
+    "hall",
+    "hat",
+    "haze",
+    "heart",
+    "hill",
+    "king",
+    "lab",
+    "lake",
+    "leaf",
+    "limit",
+    "math",
+    "meadow",
+    "mode",
+    "moon",
+    "morning",
+    "mountain",
+    "mouse",
+    "mud",
+    "night",
+    "paper",
+    "pine",
+    "poetry",
+    "pond",
+    "queen",
+    "rain",
+    "resonance",
+    "river",
+    "smoke",
 ];
 
 /// Lower-case letters and digits that ids of branches and endpoints end with.
@@ -41,7 +159,10 @@ pub(crate) fn endpoint() -> String {
 
 pub(crate) fn organization() -> String {
     let [a, b, c, d] = random();
-    format!("org-local-{:08}", 10_000_000 + u32::from_be_bytes([a, b, c, d]) % 90_000_000)
+    format!(
+        "org-local-{:08}",
+        10_000_000 + u32::from_be_bytes([a, b, c, d]) % 90_000_000
+    )
 }
 
 pub(crate) fn password() -> String {
@@ -50,7 +171,11 @@ pub(crate) fn password() -> String {
 
 fn words() -> String {
     let [a, n] = random();
-    format!("{}-{}", ADJECTIVES[usize::from(a % 64)], NOUNS[usize::from(n % 64)])
+    format!(
+        "{}-{}",
+        ADJECTIVES[usize::from(a % 64)],
+        NOUNS[usize::from(n % 64)]
+    )
 }
 
 /// Starts with a letter, as Neon's do.
@@ -58,7 +183,11 @@ fn tail() -> String {
     let mut out = String::with_capacity(ID_TAIL);
     out.push('a');
     let bytes: [u8; ID_TAIL - 1] = random();
-    out.extend(bytes.iter().map(|b| ID_ALPHABET[usize::from(*b) % ID_ALPHABET.len()] as char));
+    out.extend(
+        bytes
+            .iter()
+            .map(|b| ID_ALPHABET[usize::from(*b) % ID_ALPHABET.len()] as char),
+    );
     out
 }
 
@@ -78,11 +207,23 @@ mod tests {
             let id = project();
             let parts: Vec<_> = id.split('-').collect();
             assert_eq!(parts.len(), 3, "{id}");
-            assert!(parts[2].len() == 8 && parts[2].bytes().all(|b| b.is_ascii_digit()), "{id}");
+            assert!(
+                parts[2].len() == 8 && parts[2].bytes().all(|b| b.is_ascii_digit()),
+                "{id}"
+            );
             for (id, prefix) in [(branch(), "br"), (endpoint(), "ep")] {
                 let parts: Vec<_> = id.split('-').collect();
-                assert!(parts.len() == 4 && parts[0] == prefix && parts[3].len() == 8, "{id}");
-                assert!(id.len() <= 60 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{id}");
+                assert!(
+                    parts.len() == 4 && parts[0] == prefix && parts[3].len() == 8,
+                    "{id}"
+                );
+                assert!(
+                    id.len() <= 60
+                        && id
+                            .bytes()
+                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                    "{id}"
+                );
             }
         }
         assert_ne!(project(), project());

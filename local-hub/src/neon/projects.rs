@@ -9,11 +9,16 @@ use super::account::{DEFAULT_REGION, is_region};
 use super::auth::{Authenticated, Caller};
 use super::error::ApiError;
 use super::extract::{self, Body, Params};
-use super::model::{Endpoint, Pagination, ProjectBody, ProjectCreated, ProjectList, ProjectRecovered, ProjectUpdated};
+use super::model::{
+    Endpoint, Pagination, ProjectBody, ProjectCreated, ProjectList, ProjectRecovered,
+    ProjectUpdated,
+};
 use super::roles::new_secret;
 use super::store::objects;
 use super::store::operations::{self, Action, OperationRow};
-use super::store::projects::{self, BranchRow, ComputeLimits, EndpointRow, Listing, NewProject, ProjectRow};
+use super::store::projects::{
+    self, BranchRow, ComputeLimits, EndpointRow, Listing, NewProject, ProjectRow,
+};
 use super::{Service, connection, ids, provision, worker};
 
 /// As Neon's API documents them.
@@ -26,7 +31,10 @@ const DEFAULT_PG_VERSION: i32 = 17;
 const PG_VERSIONS: std::ops::RangeInclusive<i32> = 14..=18;
 const DEFAULT_RETENTION_SECONDS: i32 = 86_400;
 const RETENTION_SECONDS: std::ops::RangeInclusive<i32> = 0..=2_592_000;
-const DEFAULT_LIMITS: ComputeLimits = ComputeLimits { min_cu: 0.25, max_cu: 2.0 };
+const DEFAULT_LIMITS: ComputeLimits = ComputeLimits {
+    min_cu: 0.25,
+    max_cu: 2.0,
+};
 const SMALLEST_CU: f64 = 0.25;
 
 #[derive(Deserialize)]
@@ -109,24 +117,25 @@ pub(crate) async fn list(
         limit: extract::limit(params.limit, LIST_DEFAULT, LIST_MAX)?,
     };
     let rows = projects::list(&service.db, &listing).await?;
-    // The cursor comes with the last page too; a page that is not full ends the list.
-    let cursor = rows.last().map_or_else(|| params.cursor.unwrap_or_default(), |row| row.seq.to_string());
+    let pagination = Pagination::after(rows.last().map(|row| row.seq), params.cursor);
     Ok(Json(ProjectList {
         projects: rows.iter().map(Into::into).collect(),
         unavailable_project_ids: [],
-        pagination: Pagination { cursor },
+        pagination,
         applications: Some(Default::default()),
         integrations: Some(Default::default()),
     }))
 }
 
 /// There is one account, so nobody shares anything with it.
-pub(crate) async fn shared(Params(params): Params<ListParams>) -> Result<Json<ProjectList>, ApiError> {
+pub(crate) async fn shared(
+    Params(params): Params<ListParams>,
+) -> Result<Json<ProjectList>, ApiError> {
     extract::limit(params.limit, LIST_DEFAULT, LIST_MAX)?;
     Ok(Json(ProjectList {
         projects: Vec::new(),
         unavailable_project_ids: [],
-        pagination: Pagination { cursor: params.cursor.unwrap_or_default() },
+        pagination: Pagination::after(None, params.cursor),
         applications: None,
         integrations: None,
     }))
@@ -149,11 +158,19 @@ pub(crate) async fn create(
     projects::insert_branch(&mut tx, &project, &branch, &plan.branch_name).await?;
     projects::insert_endpoint(&mut tx, &project, &branch, &endpoint).await?;
     // Both names are free: the branch is new.
-    let role = objects::insert_role(&mut tx, &branch, &plan.role_name, Some(&secret)).await?.ok_or_else(ApiError::internal)?;
-    let database =
-        objects::insert_database(&mut tx, &branch, &plan.database_name, &plan.role_name).await?.ok_or_else(ApiError::internal)?;
+    let role = objects::insert_role(&mut tx, &branch, &plan.role_name, Some(&secret))
+        .await?
+        .ok_or_else(ApiError::internal)?;
+    let database = objects::insert_database(&mut tx, &branch, &plan.database_name, &plan.role_name)
+        .await?
+        .ok_or_else(ApiError::internal)?;
     let endpoint_row = projects::endpoint(&mut *tx, &project, &endpoint).await?;
-    let scheduled = operations::schedule(&mut tx, &endpoint_row, &[Action::CreateTimeline, Action::StartCompute]).await?;
+    let scheduled = operations::schedule(
+        &mut tx,
+        &endpoint_row,
+        &[Action::CreateTimeline, Action::StartCompute],
+    )
+    .await?;
     tx.commit().await?;
 
     let (created, wait) = oneshot::channel();
@@ -161,15 +178,29 @@ pub(crate) async fn create(
     match wait.await {
         Ok(Ok(())) => {}
         // Nothing is left of it, so it is safe to send again: what 503 says.
-        Ok(Err(error)) => return Err(ApiError::unavailable(format!("the project could not be created; {error}"))),
+        Ok(Err(error)) => {
+            return Err(ApiError::unavailable(format!(
+                "the project could not be created; {error}"
+            )));
+        }
         Err(_) => return Err(ApiError::internal()),
     }
 
-    let Created { project, branch, endpoint, operations } = reread(&service, &caller, &project, &scheduled).await?;
+    let Created {
+        project,
+        branch,
+        endpoint,
+        operations,
+    } = reread(&service, &caller, &project, &scheduled).await?;
     let host = connection::host(&endpoint)?;
     let reply = ProjectCreated {
         project: (&project).into(),
-        connection_uris: vec![connection::details(&role.name, &password, &host, &database.name)],
+        connection_uris: vec![connection::details(
+            &role.name,
+            &password,
+            &host,
+            &database.name,
+        )],
         roles: vec![super::model::Role::from(&role).with_password(Some(password))],
         databases: vec![(&database).into()],
         operations: operations.iter().map(Into::into).collect(),
@@ -187,7 +218,12 @@ struct Created {
 }
 
 /// The rows as they are after the cluster was made.
-async fn reread(service: &Service, caller: &Caller, project: &str, scheduled: &[OperationRow]) -> Result<Created, ApiError> {
+async fn reread(
+    service: &Service,
+    caller: &Caller,
+    project: &str,
+    scheduled: &[OperationRow],
+) -> Result<Created, ApiError> {
     let project = projects::get(&service.db, &caller.orgs, project).await?;
     let branch = projects::default_branch(&service.db, &project.id).await?;
     let endpoint = projects::endpoint_of_branch(&service.db, &branch.id).await?;
@@ -196,7 +232,12 @@ async fn reread(service: &Service, caller: &Caller, project: &str, scheduled: &[
         let now = operations::get(&service.db, &project.id, operation.id).await?;
         operations.push(now.ok_or_else(ApiError::internal)?);
     }
-    Ok(Created { project, branch, endpoint, operations })
+    Ok(Created {
+        project,
+        branch,
+        endpoint,
+        operations,
+    })
 }
 
 pub(crate) async fn get(
@@ -205,7 +246,9 @@ pub(crate) async fn get(
     Path(project): Path<String>,
 ) -> Result<Json<ProjectBody>, ApiError> {
     let row = projects::get(&service.db, &caller.orgs, &project).await?;
-    Ok(Json(ProjectBody { project: (&row).into() }))
+    Ok(Json(ProjectBody {
+        project: (&row).into(),
+    }))
 }
 
 pub(crate) async fn update(
@@ -222,13 +265,19 @@ pub(crate) async fn update(
     if let Some(seconds) = body.project.history_retention_seconds {
         row.history_retention_seconds = checked_retention(seconds)?;
     }
-    let current = ComputeLimits { min_cu: row.autoscaling_limit_min_cu, max_cu: row.autoscaling_limit_max_cu };
+    let current = ComputeLimits {
+        min_cu: row.autoscaling_limit_min_cu,
+        max_cu: row.autoscaling_limit_max_cu,
+    };
     let limits = checked_limits(&body.project.default_endpoint_settings, current)?;
     (row.autoscaling_limit_min_cu, row.autoscaling_limit_max_cu) = (limits.min_cu, limits.max_cu);
     projects::update(&mut tx, &row).await?;
     let row = projects::get(&mut *tx, &caller.orgs, &project).await?;
     tx.commit().await?;
-    Ok(Json(ProjectUpdated { project: (&row).into(), operations: Vec::new() }))
+    Ok(Json(ProjectUpdated {
+        project: (&row).into(),
+        operations: Vec::new(),
+    }))
 }
 
 /// Hides the project and stops its cluster. Everything stays on disk for a week.
@@ -245,7 +294,9 @@ pub(crate) async fn delete(
     projects::mark_deleted(&mut tx, &project).await?;
     tx.commit().await?;
     worker::spawn(&service, &project, None);
-    Ok(Json(ProjectBody { project: (&row).into() }))
+    Ok(Json(ProjectBody {
+        project: (&row).into(),
+    }))
 }
 
 pub(crate) async fn recover(
@@ -263,31 +314,55 @@ pub(crate) async fn recover(
     let branches = projects::branches(&mut *tx, &project).await?;
     tx.commit().await?;
     worker::spawn(&service, &project, None);
-    Ok(Json(ProjectRecovered { project: (&row).into(), branches: branches.iter().map(Into::into).collect() }))
+    Ok(Json(ProjectRecovered {
+        project: (&row).into(),
+        branches: branches.iter().map(Into::into).collect(),
+    }))
 }
 
 fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiError> {
     let org_id = caller.org(wish.org_id.as_deref())?.to_owned();
     let id = ids::project();
-    let name = wish.name.map(|name| checked_name("project.name", name)).transpose()?.unwrap_or_else(|| id.clone());
+    let name = wish
+        .name
+        .map(|name| checked_name("project.name", name))
+        .transpose()?
+        .unwrap_or_else(|| id.clone());
     let region_id = wish.region_id.unwrap_or_else(|| DEFAULT_REGION.to_owned());
     if !is_region(&region_id) {
-        return Err(ApiError::bad_request(format!("region_id \"{}\" is unknown; GET /regions lists them", region_id.escape_debug())));
+        return Err(ApiError::bad_request(format!(
+            "region_id \"{}\" is unknown; GET /regions lists them",
+            region_id.escape_debug()
+        )));
     }
     // What is installed decides; the reply says what it is.
     let pg_version = wish.pg_version.unwrap_or(DEFAULT_PG_VERSION);
     if !PG_VERSIONS.contains(&pg_version) {
-        return Err(ApiError::bad_request(format!("pg_version {pg_version} is not supported; choose 14 to 18, or leave it out")));
+        return Err(ApiError::bad_request(format!(
+            "pg_version {pg_version} is not supported; choose 14 to 18, or leave it out"
+        )));
     }
-    let top = Limits { autoscaling_limit_min_cu: wish.autoscaling_limit_min_cu, autoscaling_limit_max_cu: wish.autoscaling_limit_max_cu };
-    let compute = checked_limits(&wish.default_endpoint_settings, checked_limits(&top, DEFAULT_LIMITS)?)?;
+    let top = Limits {
+        autoscaling_limit_min_cu: wish.autoscaling_limit_min_cu,
+        autoscaling_limit_max_cu: wish.autoscaling_limit_max_cu,
+    };
+    let compute = checked_limits(
+        &wish.default_endpoint_settings,
+        checked_limits(&top, DEFAULT_LIMITS)?,
+    )?;
     let branch_name = match wish.branch.name {
         Some(name) => checked_name("project.branch.name", name)?,
         None => DEFAULT_BRANCH.to_owned(),
     };
-    let database_name = wish.branch.database_name.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+    let database_name = wish
+        .branch
+        .database_name
+        .unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
     provision::check_database_name(&database_name).map_err(ApiError::bad_request)?;
-    let role_name = wish.branch.role_name.unwrap_or_else(|| format!("{database_name}_owner"));
+    let role_name = wish
+        .branch
+        .role_name
+        .unwrap_or_else(|| format!("{database_name}_owner"));
     provision::check_role_name(&role_name).map_err(ApiError::bad_request)?;
     Ok(Plan {
         project: NewProject {
@@ -297,7 +372,10 @@ fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiError> {
             region_id,
             pg_version,
             store_passwords: wish.store_passwords.unwrap_or(true),
-            history_retention_seconds: checked_retention(wish.history_retention_seconds.unwrap_or(DEFAULT_RETENTION_SECONDS))?,
+            history_retention_seconds: checked_retention(
+                wish.history_retention_seconds
+                    .unwrap_or(DEFAULT_RETENTION_SECONDS),
+            )?,
             compute,
         },
         branch_name,
@@ -309,8 +387,12 @@ fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiError> {
 fn checked_name(field: &str, name: String) -> Result<String, ApiError> {
     match name.chars().count() {
         1..=NAME_MAX if !name.contains('\0') => Ok(name),
-        1..=NAME_MAX => Err(ApiError::bad_request(format!("{field} holds a NUL character"))),
-        length => Err(ApiError::bad_request(format!("{field} must have 1 to {NAME_MAX} characters; it has {length}"))),
+        1..=NAME_MAX => Err(ApiError::bad_request(format!(
+            "{field} holds a NUL character"
+        ))),
+        length => Err(ApiError::bad_request(format!(
+            "{field} must have 1 to {NAME_MAX} characters; it has {length}"
+        ))),
     }
 }
 
@@ -319,7 +401,9 @@ fn checked_retention(seconds: i32) -> Result<i32, ApiError> {
         Ok(seconds)
     } else {
         let max = RETENTION_SECONDS.end();
-        Err(ApiError::bad_request(format!("history_retention_seconds must be between 0 and {max}, not {seconds}")))
+        Err(ApiError::bad_request(format!(
+            "history_retention_seconds must be between 0 and {max}, not {seconds}"
+        )))
     }
 }
 
@@ -327,12 +411,18 @@ fn checked_limits(wish: &Limits, current: ComputeLimits) -> Result<ComputeLimits
     let limits = ComputeLimits {
         min_cu: wish.autoscaling_limit_min_cu.unwrap_or(current.min_cu),
         // A larger minimum alone lifts the maximum with it.
-        max_cu: wish.autoscaling_limit_max_cu.unwrap_or_else(|| current.max_cu.max(wish.autoscaling_limit_min_cu.unwrap_or(0.0))),
+        max_cu: wish.autoscaling_limit_max_cu.unwrap_or_else(|| {
+            current
+                .max_cu
+                .max(wish.autoscaling_limit_min_cu.unwrap_or(0.0))
+        }),
     };
     if limits.min_cu >= SMALLEST_CU && limits.max_cu >= limits.min_cu && limits.max_cu.is_finite() {
         Ok(limits)
     } else {
-        Err(ApiError::bad_request(format!("autoscaling limits must be {SMALLEST_CU} or more, the minimum not above the maximum")))
+        Err(ApiError::bad_request(format!(
+            "autoscaling limits must be {SMALLEST_CU} or more, the minimum not above the maximum"
+        )))
     }
 }
 
@@ -342,7 +432,12 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        Caller { key_id: 1, account_id: uuid::Uuid::nil(), kind: KeyKind::Personal, orgs: vec!["org-a".into()] }
+        Caller {
+            key_id: 1,
+            account_id: uuid::Uuid::nil(),
+            kind: KeyKind::Personal,
+            orgs: vec!["org-a".into()],
+        }
     }
 
     fn planned(json: serde_json::Value) -> Result<Plan, ApiError> {
@@ -353,11 +448,20 @@ mod tests {
     fn what_is_not_said_is_as_on_neon() {
         let plan = planned(serde_json::json!({"org_id": "org-a", "branch": {}})).unwrap();
         assert_eq!(plan.project.name, plan.project.id);
-        assert_eq!((plan.branch_name.as_str(), plan.database_name.as_str(), plan.role_name.as_str()), ("main", "neondb", "neondb_owner"));
+        assert_eq!(
+            (
+                plan.branch_name.as_str(),
+                plan.database_name.as_str(),
+                plan.role_name.as_str()
+            ),
+            ("main", "neondb", "neondb_owner")
+        );
         assert_eq!(plan.project.history_retention_seconds, 86_400);
         assert!(plan.project.store_passwords);
 
-        let plan = planned(serde_json::json!({"org_id": "org-a", "branch": {"database_name": "hub"}})).unwrap();
+        let plan =
+            planned(serde_json::json!({"org_id": "org-a", "branch": {"database_name": "hub"}}))
+                .unwrap();
         assert_eq!(plan.role_name, "hub_owner");
     }
 
@@ -365,24 +469,56 @@ mod tests {
     fn a_wrong_wish_is_refused_and_says_which_field() {
         for (wish, says) in [
             (serde_json::json!({}), "org_id is required"),
-            (serde_json::json!({"org_id": "org-a", "name": ""}), "project.name"),
-            (serde_json::json!({"org_id": "org-a", "name": "x".repeat(257)}), "257"),
-            (serde_json::json!({"org_id": "org-a", "region_id": "mars"}), "GET /regions"),
-            (serde_json::json!({"org_id": "org-a", "pg_version": 13}), "pg_version 13"),
-            (serde_json::json!({"org_id": "org-a", "history_retention_seconds": -1}), "history_retention_seconds"),
-            (serde_json::json!({"org_id": "org-a", "branch": {"role_name": "neon_superuser"}}), "reserved"),
-            (serde_json::json!({"org_id": "org-a", "branch": {"database_name": "template1"}}), "reserved"),
-            (serde_json::json!({"org_id": "org-a", "branch": {"database_name": "x".repeat(60)}}), "role name"),
-            (serde_json::json!({"org_id": "org-a", "autoscaling_limit_max_cu": 0.1}), "autoscaling"),
+            (
+                serde_json::json!({"org_id": "org-a", "name": ""}),
+                "project.name",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "name": "x".repeat(257)}),
+                "257",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "region_id": "mars"}),
+                "GET /regions",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "pg_version": 13}),
+                "pg_version 13",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "history_retention_seconds": -1}),
+                "history_retention_seconds",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "branch": {"role_name": "neon_superuser"}}),
+                "reserved",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "branch": {"database_name": "template1"}}),
+                "reserved",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "branch": {"database_name": "x".repeat(60)}}),
+                "role name",
+            ),
+            (
+                serde_json::json!({"org_id": "org-a", "autoscaling_limit_max_cu": 0.1}),
+                "autoscaling",
+            ),
         ] {
-            let error = planned(wish.clone()).err().unwrap_or_else(|| panic!("{wish} was accepted"));
+            let error = planned(wish.clone())
+                .err()
+                .unwrap_or_else(|| panic!("{wish} was accepted"));
             assert!(error.to_string().contains(says), "{wish}: {error}");
         }
     }
 
     #[test]
     fn a_larger_minimum_lifts_the_maximum() {
-        let wish = Limits { autoscaling_limit_min_cu: Some(4.0), autoscaling_limit_max_cu: None };
+        let wish = Limits {
+            autoscaling_limit_min_cu: Some(4.0),
+            autoscaling_limit_max_cu: None,
+        };
         let limits = checked_limits(&wish, DEFAULT_LIMITS).unwrap();
         assert_eq!((limits.min_cu, limits.max_cu), (4.0, 4.0));
     }

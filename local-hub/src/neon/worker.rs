@@ -42,7 +42,11 @@ pub enum OperationError {
 pub(crate) type Created = oneshot::Sender<Result<(), OperationError>>;
 
 /// Starts to work off the project's operations. The work goes on when nobody waits for the handle. It yields the last failure.
-pub(crate) fn spawn(service: &Service, project: &str, created: Option<Created>) -> JoinHandle<Option<OperationError>> {
+pub(crate) fn spawn(
+    service: &Service,
+    project: &str,
+    created: Option<Created>,
+) -> JoinHandle<Option<OperationError>> {
     let (service, project) = (service.clone(), project.to_owned());
     tokio::spawn(async move {
         work_off(&service, &project, created).await.unwrap_or_else(|error| {
@@ -53,15 +57,25 @@ pub(crate) fn spawn(service: &Service, project: &str, created: Option<Created>) 
     })
 }
 
-async fn work_off(service: &Service, project: &str, mut created: Option<Created>) -> Result<Option<OperationError>, sqlx::Error> {
+async fn work_off(
+    service: &Service,
+    project: &str,
+    mut created: Option<Created>,
+) -> Result<Option<OperationError>, sqlx::Error> {
     let mut failure = None;
     // The semaphore is never closed.
-    let _permit = WORK.acquire().await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+    let _permit = WORK
+        .acquire()
+        .await
+        .map_err(|_| sqlx::Error::WorkerCrashed)?;
     let mut connection = service.db.acquire().await?;
     // The lock ends with the session: a panic, an abort or a killed daemon cannot leave it behind.
     connection.close_on_drop();
     let db = &mut *connection;
-    sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0))").bind(format!("{LOCK_SPACE}{project}")).execute(&mut *db).await?;
+    sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0))")
+        .bind(format!("{LOCK_SPACE}{project}"))
+        .execute(&mut *db)
+        .await?;
     while let Some(operation) = operations::next(db, project).await? {
         let Some(action) = Action::parse(&operation.action) else {
             give_up(db, &operation, &OperationError::UnknownAction).await?;
@@ -105,7 +119,12 @@ async fn work_off(service: &Service, project: &str, mut created: Option<Created>
     Ok(failure)
 }
 
-async fn with_attempts(service: &Service, db: &mut PgConnection, operation: &OperationRow, action: Action) -> Result<(), OperationError> {
+async fn with_attempts(
+    service: &Service,
+    db: &mut PgConnection,
+    operation: &OperationRow,
+    action: Action,
+) -> Result<(), OperationError> {
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {
@@ -123,12 +142,21 @@ async fn with_attempts(service: &Service, db: &mut PgConnection, operation: &Ope
     }
 }
 
-async fn give_up(db: &mut PgConnection, operation: &OperationRow, error: &OperationError) -> Result<(), sqlx::Error> {
+async fn give_up(
+    db: &mut PgConnection,
+    operation: &OperationRow,
+    error: &OperationError,
+) -> Result<(), sqlx::Error> {
     tracing::error!(project = %operation.project_id, action = %operation.action, %error, "operation failed");
     operations::fail(db, operation).await
 }
 
-async fn perform(service: &Service, db: &mut PgConnection, operation: &OperationRow, action: Action) -> Result<(), OperationError> {
+async fn perform(
+    service: &Service,
+    db: &mut PgConnection,
+    operation: &OperationRow,
+    action: Action,
+) -> Result<(), OperationError> {
     let project = &operation.project_id;
     match action {
         Action::CreateTimeline => {
@@ -152,7 +180,11 @@ async fn perform(service: &Service, db: &mut PgConnection, operation: &Operation
     Ok(())
 }
 
-async fn apply(db: &mut PgConnection, cluster: &ClusterInfo, operation: &OperationRow) -> Result<(), OperationError> {
+async fn apply(
+    db: &mut PgConnection,
+    cluster: &ClusterInfo,
+    operation: &OperationRow,
+) -> Result<(), OperationError> {
     if let Some(branch) = &operation.branch_id {
         provision::apply(db, cluster, branch).await?;
     }
@@ -161,7 +193,11 @@ async fn apply(db: &mut PgConnection, cluster: &ClusterInfo, operation: &Operati
 
 /// Deletes the cluster and then the rows of a project that was given up. What cannot be deleted now stays abandoned, and is
 /// tried again at the next start.
-pub(crate) async fn remove_abandoned(service: &Service, db: &mut PgConnection, project: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn remove_abandoned(
+    service: &Service,
+    db: &mut PgConnection,
+    project: &str,
+) -> Result<(), sqlx::Error> {
     match service.clusters.remove(project).await {
         Ok(()) | Err(PgError::NoCluster { .. }) => projects::erase(db, project).await,
         Err(error) => {

@@ -6,7 +6,19 @@ use crate::neon::store::operations::OperationRow;
 
 #[derive(Serialize)]
 pub(crate) struct Pagination {
-    pub(crate) cursor: String,
+    cursor: String,
+}
+
+impl Pagination {
+    /// The cursor comes with the last page too; a page that is not full ends the list. After an empty page it is the one that
+    /// was asked with, and where there was none, there is nothing to page through.
+    pub(crate) fn after(last: Option<i64>, asked: Option<String>) -> Option<Self> {
+        let cursor = last
+            .map(|seq| seq.to_string())
+            .or(asked)
+            .filter(|cursor| !cursor.is_empty())?;
+        Some(Self { cursor })
+    }
 }
 
 #[derive(Serialize)]
@@ -57,5 +69,6 @@ pub(crate) struct OperationBody {
 #[derive(Serialize)]
 pub(crate) struct OperationList {
     pub(crate) operations: Vec<Operation>,
-    pub(crate) pagination: Pagination,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pagination: Option<Pagination>,
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Branch, CREATION_SOURCE, Database, Endpoint, HOST, NEVER, NO_PERIOD, Operation, PLATFORM, PROVISIONER, Pagination, Role};
+use super::{
+    Branch, CREATION_SOURCE, Database, Endpoint, HOST, NEVER, NO_PERIOD, Operation, PLATFORM,
+    PROVISIONER, Pagination, Role,
+};
 use crate::neon::store::projects::ProjectRow;
 
 #[derive(Serialize)]
@@ -69,7 +72,10 @@ impl From<&ProjectRow> for ProjectCore {
                 suspend_timeout_seconds: NEVER,
             },
             settings: ProjectSettings {
-                allowed_ips: AllowedIps { ips: [], protected_branches_only: false },
+                allowed_ips: AllowedIps {
+                    ips: [],
+                    protected_branches_only: false,
+                },
                 enable_logical_replication: false,
                 block_public_connections: true,
                 block_vpc_connections: true,
@@ -147,7 +153,8 @@ impl From<&ProjectRow> for ProjectListItem {
 pub(crate) struct ProjectList {
     pub(crate) projects: Vec<ProjectListItem>,
     pub(crate) unavailable_project_ids: [String; 0],
-    pub(crate) pagination: Pagination,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pagination: Option<Pagination>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) applications: Option<BTreeMap<String, Vec<String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]

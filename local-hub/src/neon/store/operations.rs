@@ -27,7 +27,14 @@ impl Action {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Action::CreateTimeline, Action::StartCompute, Action::SuspendCompute, Action::ApplyConfig].into_iter().find(|a| a.as_str() == text)
+        [
+            Action::CreateTimeline,
+            Action::StartCompute,
+            Action::SuspendCompute,
+            Action::ApplyConfig,
+        ]
+        .into_iter()
+        .find(|a| a.as_str() == text)
     }
 }
 
@@ -49,7 +56,11 @@ pub(crate) struct OperationRow {
 }
 
 /// To be called with the project locked, in the transaction that makes the change the operation is about.
-pub(crate) async fn schedule(tx: &mut PgConnection, endpoint: &EndpointRow, actions: &[Action]) -> Result<Vec<OperationRow>, sqlx::Error> {
+pub(crate) async fn schedule(
+    tx: &mut PgConnection,
+    endpoint: &EndpointRow,
+    actions: &[Action],
+) -> Result<Vec<OperationRow>, sqlx::Error> {
     let mut rows = Vec::with_capacity(actions.len());
     for action in actions {
         // What makes the branch is not about its endpoint.
@@ -70,7 +81,10 @@ pub(crate) async fn schedule(tx: &mut PgConnection, endpoint: &EndpointRow, acti
 }
 
 /// The next one to do, the one that a dead daemon left running included.
-pub(crate) async fn next(db: &mut PgConnection, project: &str) -> Result<Option<OperationRow>, sqlx::Error> {
+pub(crate) async fn next(
+    db: &mut PgConnection,
+    project: &str,
+) -> Result<Option<OperationRow>, sqlx::Error> {
     sqlx::query_as(
         "UPDATE neon.operations SET status = 'running', started_at = coalesce(started_at, now()), updated_at = now()
          WHERE seq = (SELECT min(seq) FROM neon.operations WHERE project_id = $1 AND status IN ('scheduling', 'running'))
@@ -90,7 +104,11 @@ pub(crate) async fn finish(db: &mut PgConnection, id: Uuid) -> Result<(), sqlx::
 }
 
 /// One more failure, after which it is tried again.
-pub(crate) async fn count_failure(db: &mut PgConnection, id: Uuid, error: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn count_failure(
+    db: &mut PgConnection,
+    id: Uuid,
+    error: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE neon.operations SET failures_count = failures_count + 1, error = $2, updated_at = now() WHERE id = $1")
         .bind(id)
         .bind(error)
@@ -100,7 +118,10 @@ pub(crate) async fn count_failure(db: &mut PgConnection, id: Uuid, error: &str) 
 }
 
 /// Gives it up, and with it what was to follow.
-pub(crate) async fn fail(db: &mut PgConnection, operation: &OperationRow) -> Result<(), sqlx::Error> {
+pub(crate) async fn fail(
+    db: &mut PgConnection,
+    operation: &OperationRow,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE neon.operations SET status = CASE WHEN id = $2 THEN 'failed' ELSE 'cancelled' END, ended_at = now(), updated_at = now()
          WHERE project_id = $1 AND status IN ('scheduling', 'running')",
@@ -113,7 +134,12 @@ pub(crate) async fn fail(db: &mut PgConnection, operation: &OperationRow) -> Res
 }
 
 /// Newest first.
-pub(crate) async fn list(db: &PgPool, project: &str, before: Option<i64>, limit: i64) -> Result<Vec<OperationRow>, sqlx::Error> {
+pub(crate) async fn list(
+    db: &PgPool,
+    project: &str,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<OperationRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM neon.operations WHERE project_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3")
         .bind(project)
         .bind(before.unwrap_or(i64::MAX))
@@ -122,6 +148,14 @@ pub(crate) async fn list(db: &PgPool, project: &str, before: Option<i64>, limit:
         .await
 }
 
-pub(crate) async fn get(db: impl PgExecutor<'_>, project: &str, id: Uuid) -> Result<Option<OperationRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM neon.operations WHERE project_id = $1 AND id = $2").bind(project).bind(id).fetch_optional(db).await
+pub(crate) async fn get(
+    db: impl PgExecutor<'_>,
+    project: &str,
+    id: Uuid,
+) -> Result<Option<OperationRow>, sqlx::Error> {
+    sqlx::query_as("SELECT * FROM neon.operations WHERE project_id = $1 AND id = $2")
+        .bind(project)
+        .bind(id)
+        .fetch_optional(db)
+        .await
 }
