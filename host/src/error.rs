@@ -20,10 +20,21 @@ pub struct CodedError {
 }
 
 impl CodedError {
-    pub fn new(code: impl Into<String>, message: impl Into<String>, fix: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        fix: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         let code = code.into();
         let docs = Some(format!("docs/errors.md#{}", code.replace('.', "")));
-        Self { code, message: message.into(), fix: fix.into_iter().map(Into::into).collect(), retryable: false, retry_after_ms: None, docs }
+        Self {
+            code,
+            message: message.into(),
+            fix: fix.into_iter().map(Into::into).collect(),
+            retryable: false,
+            retry_after_ms: None,
+            docs,
+        }
     }
 
     /// The same command may succeed later.

@@ -55,12 +55,19 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    pub fn open(backend: Box<dyn SecretBackend>, redactor: Arc<Redactor>) -> Result<Self, SecretError> {
+    pub fn open(
+        backend: Box<dyn SecretBackend>,
+        redactor: Arc<Redactor>,
+    ) -> Result<Self, SecretError> {
         let values = backend.load()?;
         for value in values.values() {
             redactor.register(value);
         }
-        Ok(Self { backend, values: RwLock::new(values), redactor })
+        Ok(Self {
+            backend,
+            values: RwLock::new(values),
+            redactor,
+        })
     }
 
     pub fn get(&self, name: &str) -> Option<Secret> {
@@ -85,11 +92,17 @@ impl Secrets {
             return Err(SecretError::BadName(name.to_owned()));
         }
         self.redactor.register(&value);
-        if self.get(name).is_some_and(|old| old.expose() == value.expose()) {
+        if self
+            .get(name)
+            .is_some_and(|old| old.expose() == value.expose())
+        {
             return Ok(());
         }
         self.backend.store(name, &value)?;
-        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value);
+        self.values
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(name.to_owned(), value);
         Ok(())
     }
 
@@ -99,13 +112,18 @@ impl Secrets {
             return Ok(());
         }
         let mut buf = Zeroizing::new(vec![0u8; bytes]);
-        getrandom::fill(&mut buf).map_err(|e| SecretError::NotKept { name: name.to_owned(), reason: e.to_string() })?;
+        getrandom::fill(&mut buf).map_err(|e| SecretError::NotKept {
+            name: name.to_owned(),
+            reason: e.to_string(),
+        })?;
         self.set(name, Secret::new(hex::encode(buf.as_slice())))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Secret>> {
         // A panic while the lock was held cannot leave the map half changed: insert is the last thing done under it.
-        self.values.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.values
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -117,7 +135,9 @@ pub fn is_secret_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_SECRET_NAME
         && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Secrets that live in memory only: what a run in Trigger.dev's environment gets, and what tests use.
@@ -125,11 +145,18 @@ pub struct MemoryBackend(pub std::sync::Mutex<BTreeMap<String, Secret>>);
 
 impl SecretBackend for MemoryBackend {
     fn load(&self) -> Result<BTreeMap<String, Secret>, SecretError> {
-        Ok(self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
+        Ok(self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone())
     }
 
     fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value.clone());
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(name.to_owned(), value.clone());
         Ok(())
     }
 }

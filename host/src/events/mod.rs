@@ -3,4 +3,7 @@ mod sink;
 mod types;
 
 pub use sink::{EventSink, Output, Recorder, Sink, redact_value};
-pub use types::{Check, CheckStatus, Event, Level, Need, NextCommand, StepEvent, StepStatus, Summary, SCHEMA_NAME};
+pub use types::{
+    Check, CheckStatus, Event, Level, Need, NextCommand, SCHEMA_NAME, StepEvent, StepStatus,
+    Summary,
+};

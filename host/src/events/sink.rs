@@ -25,7 +25,12 @@ impl EventSink {
 
     /// A word of psn's own, or of the plugin `source`.
     pub fn log(&self, level: Level, source: &str, message: impl Into<String>) {
-        self.emit(&Event::Log { level, source: source.to_owned(), message: message.into(), fields: serde_json::Map::new() });
+        self.emit(&Event::Log {
+            level,
+            source: source.to_owned(),
+            message: message.into(),
+            fields: serde_json::Map::new(),
+        });
     }
 }
 
@@ -37,8 +42,16 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(out: Box<dyn Write + Send>, view: Option<Box<dyn Fn(&Event) + Send + Sync>>, redactor: Arc<Redactor>) -> Self {
-        Self { out: Mutex::new(out), view, redactor }
+    pub fn new(
+        out: Box<dyn Write + Send>,
+        view: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+        redactor: Arc<Redactor>,
+    ) -> Self {
+        Self {
+            out: Mutex::new(out),
+            view,
+            redactor,
+        }
     }
 
     /// The event as one line, without a live secret in any form. The strings are filtered before they are encoded, so that what is
@@ -59,7 +72,10 @@ impl Sink for Output {
     fn emit(&self, event: &Event) {
         let line = self.encode(event);
         {
-            let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut out = self
+                .out
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             // A reader that went away is no reason to stop in the middle of setup: what is done is recorded, and the next run tells.
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
@@ -84,7 +100,10 @@ pub fn redact_value(value: &mut serde_json::Value, redactor: &Redactor) {
         Value::Array(items) => items.iter_mut().for_each(|v| redact_value(v, redactor)),
         Value::Object(map) => {
             if map.keys().any(|k| redactor.finds(k.as_bytes())) {
-                *map = std::mem::take(map).into_iter().map(|(k, v)| (redactor.redact(&k).into_owned(), v)).collect();
+                *map = std::mem::take(map)
+                    .into_iter()
+                    .map(|(k, v)| (redactor.redact(&k).into_owned(), v))
+                    .collect();
             }
             map.values_mut().for_each(|v| redact_value(v, redactor));
         }
@@ -98,13 +117,19 @@ pub struct Recorder(Mutex<Vec<Event>>);
 
 impl Recorder {
     pub fn events(&self) -> Vec<Event> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl Sink for Arc<Recorder> {
     fn emit(&self, event: &Event) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event.clone());
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(event.clone());
     }
 }
 
@@ -131,10 +156,17 @@ mod tests {
         redactor.register(&Secret::new("napi_canary\"with\\quotes"));
         let buffer = Buffer::default();
         let sink = EventSink::new(Output::new(Box::new(buffer.clone()), None, redactor));
-        sink.log(Level::Info, "x", "one\n{\"type\":\"summary\"}\u{1b}[2J\u{0} napi_canary\"with\\quotes end");
+        sink.log(
+            Level::Info,
+            "x",
+            "one\n{\"type\":\"summary\"}\u{1b}[2J\u{0} napi_canary\"with\\quotes end",
+        );
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
-        assert!(!text.contains("canary") && !text.contains('\u{1b}'), "{text}");
+        assert!(
+            !text.contains("canary") && !text.contains('\u{1b}'),
+            "{text}"
+        );
         let event: Event = serde_json::from_str(&text).unwrap();
         assert!(matches!(event, Event::Log { message, .. } if message.contains("[redacted] end")));
     }
