@@ -74,7 +74,7 @@ impl Route {
             let piece = if looks_like_an_id(segment) {
                 Piece::Parameter(known.unwrap_or_else(|| match pieces.last() {
                     Some(Piece::Literal(before)) if before.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
-                        before.strip_suffix('s').unwrap_or(before).to_owned()
+                        before.strip_suffix('s').filter(|b| !b.is_empty()).unwrap_or(before).to_owned()
                     }
                     _ => "id".to_owned(),
                 }))
