@@ -64,6 +64,18 @@ macro_rules! coded_by_value {
 }
 pub(crate) use coded_by_value;
 
+/// The same for those that say it by a method.
+macro_rules! coded_by_method {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for $crate::error::CodedError {
+            fn from(e: $error) -> Self {
+                e.coded()
+            }
+        }
+    )*};
+}
+pub(crate) use coded_by_method;
+
 impl std::fmt::Display for CodedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.message, self.code)

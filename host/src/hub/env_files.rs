@@ -105,11 +105,11 @@ impl EnvFiles {
 
 impl SecretBackend for EnvFiles {
     fn load(&self) -> Result<BTreeMap<String, Secret>, SecretError> {
-        self.read_all().map_err(|e| SecretError::NotKept { name: "the env files".to_owned(), reason: e.to_string() })
+        self.read_all().map_err(|e| Box::new(e.coded()).into())
     }
 
     fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
-        self.write(name, value).map_err(|e| SecretError::NotKept { name: name.to_owned(), reason: e.to_string() })
+        self.write(name, value).map_err(|e| Box::new(e.coded()).into())
     }
 }
 

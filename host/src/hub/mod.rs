@@ -18,3 +18,5 @@ pub use env_files::{EnvFiles, EnvFilesError};
 pub use migrate::{MigrateError, MigrateReport, MigrationFacts, inspect_catalog, inspect_migrations, migrate};
 pub use project::{ProjectDir, ProjectError};
 pub use settings::{HubKind, Settings, SettingsError};
+
+crate::error::coded_by_method!(ConnectError, EnvFilesError, MigrateError, ProjectError, SettingsError);

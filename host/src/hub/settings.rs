@@ -95,6 +95,38 @@ impl Settings {
         self.values.clone()
     }
 
+    /// Writes one value into config/psn.toml; comments and order stay.
+    pub fn set(project: &ProjectDir, name: &str, value: &str) -> Result<(), SettingsError> {
+        let wrong = |reason: &str| SettingsError::Value { file: PSN_TOML, name: name.to_owned(), reason: reason.to_owned() };
+        let words: Vec<&str> = name.split('.').collect();
+        let is_word = |w: &&str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if words.len() < 2 || !words.iter().all(is_word) {
+            return Err(wrong("a setting's name is dotted, for example neon.region"));
+        }
+        let path = project.path().join(PSN_TOML);
+        let _lock = atomic_file::Lock::exclusive(&project.env_lock())?;
+        let text = read(path.clone(), PSN_TOML)?;
+        // The plain reader first: its errors are the ones that people know.
+        Self::parse(&text)?;
+        let mut document: toml_edit::DocumentMut = text.parse().map_err(|_| wrong("the file cannot be edited"))?;
+        let mut table = document.as_table_mut();
+        let (key, tables) = words.split_last().ok_or_else(|| wrong("it has no name"))?;
+        for word in tables {
+            let item = table.entry(word).or_insert_with(|| toml_edit::Item::Table(toml_edit::Table::new()));
+            table = item.as_table_mut().ok_or_else(|| wrong("what stands there is no table"))?;
+        }
+        table[*key] = match (value.parse::<i64>(), value.parse::<bool>()) {
+            (Ok(n), _) if n.to_string() == value => toml_edit::value(n),
+            (_, Ok(b)) => toml_edit::value(b),
+            _ => toml_edit::value(value),
+        };
+        let text = document.to_string();
+        // What could not be read back is not written.
+        Self::parse(&text)?;
+        atomic_file::replace(&path, text.as_bytes(), 0o644)?;
+        Ok(())
+    }
+
     /// Names that nobody asks for: misspelt ones, most likely.
     pub fn unknown(&self, known: impl Fn(&str) -> bool) -> Vec<&str> {
         self.values.keys().map(String::as_str).filter(|n| !n.starts_with("hub.") && !known(n)).collect()
