@@ -52,6 +52,30 @@ impl CodedError {
     }
 }
 
+/// For error enums that say how a reference to them becomes a [`CodedError`]: the same for the value, so that `?` works.
+macro_rules! coded_by_value {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for $crate::error::CodedError {
+            fn from(e: $error) -> Self {
+                (&e).into()
+            }
+        }
+    )*};
+}
+pub(crate) use coded_by_value;
+
+/// The same for those that say it by a method.
+macro_rules! coded_by_method {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for $crate::error::CodedError {
+            fn from(e: $error) -> Self {
+                e.coded()
+            }
+        }
+    )*};
+}
+pub(crate) use coded_by_method;
+
 impl std::fmt::Display for CodedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({})", self.message, self.code)

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::error::CodedError;
 use crate::redact::Redactor;
 
 /// A secret value. No Debug, Display or Serialize; wiped when dropped. [`Secret::expose`] is the only way in, and easy to grep for.
@@ -37,6 +38,20 @@ pub enum SecretError {
     BadName(String),
     #[error("{name} cannot be kept here: {reason}")]
     NotKept { name: String, reason: String },
+    /// In the backend's own words.
+    #[error(transparent)]
+    Backend(#[from] Box<CodedError>),
+}
+
+impl From<SecretError> for CodedError {
+    fn from(e: SecretError) -> Self {
+        let message = e.to_string();
+        match e {
+            SecretError::BadName(_) => CodedError::new("secrets.bad-name", message, ["psn keys set NEON_API_KEY --stdin"]),
+            SecretError::NotKept { .. } => CodedError::new("secrets.not-kept", message, ["psn status"]),
+            SecretError::Backend(e) => *e,
+        }
+    }
 }
 
 /// Where secrets come from and go to: the env files of a hub's folder, or the environment of a run in Trigger.dev.

@@ -11,7 +11,12 @@
 //! to [`serve`](lifecycle) as a [`TaskRunner`].
 #![forbid(unsafe_code)]
 
+mod files;
+pub mod lifecycle;
+pub mod neon;
+pub mod pg;
 pub mod runner;
 pub mod tokens;
+pub mod trigger;
 
 pub use runner::{RunOutcome, TaskRun, TaskRunner};

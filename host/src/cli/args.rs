@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::pipeline::HubKind;
+use crate::hub::HubKind;
 
 /// Provisions and looks after your Personal Hub: a Postgres database and a task platform that publish your posts.
 ///
@@ -24,8 +24,8 @@ pub(super) struct Common {
     /// The project's folder [default: the nearest folder upwards with a config/]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) project: Option<PathBuf>,
-    /// Which hub [default: `hub` in config/psn.toml, else local]
-    #[arg(long, global = true, value_enum)]
+    /// Which hub, local or cloud [default: `hub.kind` in config/psn.toml, else local]
+    #[arg(long, global = true, value_parser = hub_kind)]
     pub(super) hub: Option<HubKind>,
 }
 
@@ -148,7 +148,8 @@ pub(super) enum Config {
 pub(super) enum Hub {
     /// Puts the other hub's keys and connections aside and takes up this one's
     Use {
-        #[arg(value_enum)]
+        /// local or cloud
+        #[arg(value_parser = hub_kind)]
         kind: HubKind,
     },
 }
@@ -162,10 +163,14 @@ pub(super) enum Plugin {
     /// Adds a component, once a person has agreed to what it asks for
     Add {
         file: PathBuf,
-        /// The capabilities hash that the needs_consent event shows: says that a person agreed to exactly these
+        /// The hash that the needs_consent event shows: says that a person agreed to exactly this
         #[arg(long, value_name = "HASH")]
         grant: Option<String>,
     },
     /// Removes a component and what it was granted
     Remove { name: String },
+}
+
+fn hub_kind(text: &str) -> Result<HubKind, String> {
+    HubKind::parse(text).ok_or_else(|| "it is `local` or `cloud`".to_owned())
 }

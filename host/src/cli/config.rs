@@ -11,10 +11,10 @@ use crate::pipeline::switch::switch;
 
 pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), matches!(command, Config::Set { .. }))?;
-    let mut settings = Settings::load(&project)?;
+    let settings = Settings::load(&project)?;
     let data = match command {
         Config::Set { name, value } => {
-            settings.set(&name, &value)?;
+            Settings::set(&project, &name, &value)?;
             json!({ "name": name, "value": value })
         }
         Config::Get { name } => match settings.get(&name) {
@@ -27,7 +27,7 @@ pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedEr
                 ));
             }
         },
-        Config::List => json!(settings.flat()),
+        Config::List => json!(settings.to_map()),
     };
     context.events.emit(&Event::Result { command: "config".to_owned(), data });
     Ok(Done::Ok)

@@ -29,7 +29,7 @@ impl Exit {
     pub(super) fn of_error(error: &CodedError) -> Self {
         match error.code.as_str() {
             "run.locked" => Exit::Locked,
-            "plugin.needs-consent" => Exit::NeedsPerson,
+            "plugin.consent-needed" => Exit::NeedsPerson,
             code if code.starts_with("usage.") => Exit::Usage,
             _ => Exit::Failed,
         }

@@ -9,7 +9,7 @@ use crate::error::CodedError;
 use crate::events::{Event, Need, NextCommand, StepEvent, StepStatus, Summary};
 use crate::pipeline::FIRST_PARTY;
 use crate::pipeline::session::find_project;
-use crate::plugins::registry::{AddError, Registry};
+use crate::plugins::{AddError, ConsentNeeded, Registry, asks, describe};
 
 /// The largest file that is looked at, in bytes: a component with an embedded JavaScript or Python engine has under 40 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -38,22 +38,42 @@ pub(super) async fn plugin(context: &Context, command: Plugin) -> Result<Done, C
             context.events.emit(&Event::Result { command: "plugin list".to_owned(), data: json!(plugins) });
         }
         Plugin::Check { file } => {
-            let described = registry.describe(read(&file)?)?;
-            context.events.emit(&Event::Result { command: "plugin check".to_owned(), data: described });
+            let found = read(&file).and_then(|bytes| Ok(describe(&bytes)?))?;
+            let about = &found.manifest.plugin;
+            let data = json!({
+                "name": about.name,
+                "version": about.version,
+                "world": about.world,
+                "summary": about.summary,
+                "sha256": found.sha256,
+                "capabilities": found.manifest.capabilities_hash(),
+                "asks": asks(&found.manifest),
+                "imports": found.imports,
+            });
+            context.events.emit(&Event::Result { command: "plugin check".to_owned(), data });
         }
-        Plugin::Add { file, grant } => {
-            let bytes = read(&file)?;
-            match registry.add(bytes, grant.as_deref()) {
-                Ok(added) => context.events.emit(&Event::Result {
-                    command: "plugin add".to_owned(),
-                    data: json!({ "name": added.name, "sha256": added.sha256, "next": "psn run setup" }),
+        Plugin::Add { file, grant } => match registry.add(&file, grant.as_deref()) {
+            Ok(added) => context.events.emit(&Event::Result {
+                command: "plugin add".to_owned(),
+                data: json!({
+                    "name": added.entry.name,
+                    "sha256": added.entry.sha256,
+                    "takes_the_place_of_psns_own": added.overrides_first_party,
+                    "next": "psn run setup",
                 }),
-                Err(AddError::ConsentNeeded(consent)) => return Ok(needs_consent(context, &file, &consent)),
-                Err(e) => return Err(e.into()),
-            }
-        }
+            }),
+            Err(AddError::ConsentNeeded(consent)) => return Ok(needs_consent(context, &file, &consent)),
+            Err(e) => return Err(e.into()),
+        },
         Plugin::Remove { name } => {
-            registry.remove(&name)?;
+            let removed = registry.remove(&name)?;
+            if removed.is_none() {
+                return Err(CodedError::new(
+                    "plugin.not-added",
+                    format!("no plugin {name} was added to this project"),
+                    ["psn plugin list"],
+                ));
+            }
             context.events.emit(&Event::Result { command: "plugin remove".to_owned(), data: json!({ "name": name }) });
         }
     }
@@ -61,17 +81,23 @@ pub(super) async fn plugin(context: &Context, command: Plugin) -> Result<Done, C
 }
 
 /// Shows what is asked for, and the one command that grants exactly this.
-fn needs_consent(context: &Context, file: &Path, consent: &crate::plugins::lock::ConsentNeeded) -> Done {
-    let command = format!("psn plugin add {} --grant {}", file.display(), consent.capabilities_hash);
+fn needs_consent(context: &Context, file: &Path, consent: &ConsentNeeded) -> Done {
+    let command = format!("psn plugin add {} --grant {}", file.display(), consent.grant);
     context.events.emit(&Event::Step(Box::new(StepEvent {
         step: consent.name.clone(),
         index: None,
         total: None,
         status: StepStatus::NeedsConsent,
         message: format!("{} asks for: {}", consent.name, consent.asks.join("; ")),
-        data: Some(json!({ "asks": consent.asks, "capabilities": consent.capabilities_hash })),
+        data: Some(json!({
+            "asks": consent.asks,
+            "grant": consent.grant,
+            "sha256": consent.sha256,
+            "capabilities": consent.capabilities_hash,
+            "difference": consent.difference.as_ref().map(ToString::to_string),
+        })),
         needs: vec![Need {
-            name: consent.capabilities_hash.clone(),
+            name: consent.grant.clone(),
             secret: false,
             origin: "a person who has read what the plugin asks for".to_owned(),
             choices: Vec::new(),

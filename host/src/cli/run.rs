@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<Done, CodedError>
         };
         return Ok(Done::Summary(summary));
     }
-    let installed = session.registry.get(name).map_err(|e| unknown(&session, name, e.into()))?;
+    let installed = session.registry.get(name).map_err(|e| unknown(&session, name, CodedError::from(e)))?;
     let summary = match installed.manifest.world() {
         World::Step => pipeline::run_single(&mut session, name).await?,
         World::Task => pipeline::run_task(&mut session, name, payload).await?,

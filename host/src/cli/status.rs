@@ -6,14 +6,15 @@ use crate::error::CodedError;
 use crate::events::Event;
 use crate::hub::{EnvFiles, Settings};
 use crate::pipeline::session::{find_project, hub_kind};
-use crate::pipeline::{FIRST_PARTY, HubKind, Ledger, SETUP, home};
+use crate::hub::HubKind;
+use crate::pipeline::{FIRST_PARTY, Ledger, SETUP, home};
 use crate::plugins::registry::Registry;
 use crate::secret::{SecretBackend as _, is_public};
 
 pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), false)?;
     let settings = Settings::load(&project)?;
-    let kind = hub_kind(context.common.hub, &settings)?;
+    let kind = hub_kind(context.common.hub, &settings);
     let secrets = EnvFiles::new(&project).load()?;
     for (name, value) in &secrets {
         if !is_public(name) {
@@ -22,7 +23,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
     }
     let public = |name: &str| secrets.get(name).map(|s| s.expose().to_owned());
     let hub_id = public("PSN_HUB_ID");
-    let ledger = hub_id.as_ref().map(|id| Ledger::open(&project.path().join(".psn"), id)).unwrap_or_default();
+    let ledger = hub_id.as_ref().map(|id| Ledger::open(&project, id)).unwrap_or_default();
 
     let mut steps = Map::new();
     let mut missing = Vec::new();
@@ -59,7 +60,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
             "steps": steps,
             "trigger_project": public("TRIGGER_PROJECT_REF"),
             "keys": keys,
-            "tasks": registry.tasks().iter().map(|t| t.manifest.task_id().to_owned()).collect::<Vec<_>>(),
+            "tasks": registry.tasks()?.iter().map(|t| t.manifest.task_id().to_owned()).collect::<Vec<_>>(),
             "local": local,
             "next": next,
         }),

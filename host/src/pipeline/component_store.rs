@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::hub::atomic_file;
+use crate::atomic;
 use crate::plugins::lock::LockEntry;
 use crate::plugins::registry::Installed;
 
@@ -36,9 +36,9 @@ impl ComponentStore {
         // The component first: a grant without it is an answer of `Missing`, not a run of something else.
         let component = self.0.join(format!("{}.wasm", installed.sha256));
         if !component.is_file() {
-            atomic_file::write(&component, &installed.component)?;
+            atomic::write(&component, &installed.component, 0o600)?;
         }
-        atomic_file::write(&grant, &serde_json::to_vec_pretty(&installed.lock)?)?;
+        atomic::write(&grant, &serde_json::to_vec_pretty(&installed.lock)?, 0o600)?;
         Ok(())
     }
 

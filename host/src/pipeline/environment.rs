@@ -2,7 +2,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::capabilities::context::Context;
 use crate::capabilities::db::{Db, DbAccess};
@@ -13,21 +12,14 @@ use crate::capabilities::secrets::SecretsCap;
 use crate::capabilities::state::StateNotes;
 use crate::capabilities::tool::Tools;
 use crate::capabilities::vault::Vault;
-use crate::capabilities::{Call, Deadline, Meter, MeterLimits};
+use crate::capabilities::{Call, Deadline, Meter};
 use crate::error::CodedError;
 use crate::events::EventSink;
 use crate::hub::TlsRoots;
-use crate::plugins::manifest::{Manifest, parse_duration};
+use crate::plugins::manifest::Manifest;
 use crate::redact::Redactor;
-use crate::runtime::{Capabilities, Runtime};
+use crate::runtime::{Capabilities, Loaded, Runtime};
 use crate::secret::Secrets;
-
-/// A step's default limit: a cloud database's creation, with its operations, was seen to take up to half a minute.
-const DEFAULT_STEP_DEADLINE: Duration = Duration::from_secs(120);
-/// A task's default limit.
-const DEFAULT_TASK_DEADLINE: Duration = Duration::from_secs(60);
-/// The longest that a manifest may ask for: a deployment with an image build.
-const MAX_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Where a plugin's notes are kept.
 #[derive(Clone)]
@@ -79,46 +71,20 @@ impl Environment {
         })
     }
 
-    /// One call. `attempt` is counted from 1.
-    pub fn call(&self, manifest: &Manifest, attempt: u32, deadline: Deadline) -> Call {
-        let asked = &manifest.limits;
-        let mut limits = MeterLimits::default();
-        // A manifest lowers the defaults; it cannot raise them above what the operator's build allows.
-        for (limit, asked) in [
-            (&mut limits.http_calls, asked.http_calls),
-            (&mut limits.db_calls, asked.db_calls),
-            (&mut limits.log_bytes, asked.log_bytes),
-        ] {
-            *limit = asked.unwrap_or(*limit).min(*limit);
-        }
+    /// One call, within the limits of its manifest. `attempt` is counted from 1.
+    pub fn call(&self, loaded: &Loaded, attempt: u32) -> Call {
         Call {
-            plugin: manifest.plugin.name.as_str().into(),
+            plugin: loaded.manifest().plugin.name.as_str().into(),
             run_id: Arc::clone(&self.run_id),
             attempt,
-            deadline,
-            meter: Meter::new(limits),
+            deadline: Deadline::after(loaded.limits().deadline),
+            meter: Meter::new(loaded.limits().meter.clone()),
             redactor: Arc::clone(&self.redactor),
             events: self.events.clone(),
             leaks: Vec::new(),
             transaction_open: false,
         }
     }
-}
-
-/// How long a call of a step may take.
-pub fn step_deadline(manifest: &Manifest) -> Deadline {
-    Deadline::after(asked(manifest.limits.deadline.as_deref()).unwrap_or(DEFAULT_STEP_DEADLINE).min(MAX_DEADLINE))
-}
-
-/// How long a task may run: its own limit, or its caller's if that is less.
-pub fn task_deadline(manifest: &Manifest, callers: Option<Duration>) -> Deadline {
-    let own = manifest.task.as_ref().and_then(|t| asked(t.max_duration.as_deref()));
-    let own = own.or_else(|| asked(manifest.limits.deadline.as_deref())).unwrap_or(DEFAULT_TASK_DEADLINE);
-    Deadline::after(own.min(callers.unwrap_or(MAX_DEADLINE)).min(MAX_DEADLINE))
-}
-
-fn asked(duration: Option<&str>) -> Option<Duration> {
-    duration.and_then(parse_duration)
 }
 
 /// The secret that holds the URL of a plugin's own database role.

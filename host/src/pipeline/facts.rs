@@ -9,9 +9,9 @@ use super::component_store::reference;
 use super::environment::role_url_secret;
 use crate::capabilities::Deadline;
 use crate::capabilities::hub_facts::{FactError, FactSource};
-use crate::hub::{self, ProjectDir, Purpose, TlsRoots};
+use crate::hub::{self, ProjectDir, TlsRoots};
 use crate::plugins::manifest::{Manifest, parse_duration};
-use crate::plugins::registry::{Installed, Registry};
+use crate::plugins::registry::{Installed, Registry, RegistryError};
 use crate::secret::Secrets;
 
 /// How long the host itself looks into the database for one answer.
@@ -30,11 +30,11 @@ pub(super) struct SessionFacts {
 impl FactSource for SessionFacts {
     async fn facts(&self, topic: &str) -> Result<Value, FactError> {
         match topic {
-            "config-tree" => blocking(&self.project, |p| p.config_tree_facts()).await,
-            "git" => blocking(&self.project, hub::git::facts).await,
+            "config-tree" => blocking(&self.project, ProjectDir::tree_facts).await,
+            "git" => blocking(&self.project, ProjectDir::git_facts).await,
             "migrations" => self.migrations().await,
             "catalog" => self.catalog().await,
-            "tasks" => Ok(task_facts(&self.registry.tasks(), &self.hub_id)),
+            "tasks" => Ok(task_facts(&self.registry.tasks().map_err(unavailable)?, &self.hub_id)),
             _ => Err(FactError::Unknown),
         }
     }
@@ -42,25 +42,26 @@ impl FactSource for SessionFacts {
 
 impl SessionFacts {
     async fn migrations(&self) -> Result<Value, FactError> {
-        let manifests = self.registry.manifests();
+        let manifests = manifests(&self.registry).map_err(unavailable)?;
         let deadline = Deadline::after(DATABASE_LIMIT);
         let facts = hub::inspect_migrations(&self.secrets, &self.tls, &manifests, deadline).await.map_err(unavailable)?;
-        let list = |items: &[(i64, String)]| -> Vec<Value> {
-            items.iter().map(|(version, description)| json!({ "version": version, "description": description })).collect()
-        };
-        Ok(json!({ "applied": list(&facts.applied), "pending": list(&facts.pending), "changed": list(&facts.changed), "roles": facts.roles }))
+        Ok(facts.to_json())
     }
 
     async fn catalog(&self) -> Result<Value, FactError> {
         let deadline = Deadline::after(DATABASE_LIMIT);
-        let mut conn = hub::connect(&Purpose::OwnerDirect, &self.secrets, &self.tls, deadline).await.map_err(unavailable)?;
-        let checks = hub::catalog_checks(&mut conn, &self.registry.manifests()).await.map_err(unavailable)?;
+        let checks = hub::inspect_catalog(&self.secrets, &self.tls, deadline).await.map_err(unavailable)?;
         let checks: Vec<Value> = checks
             .iter()
             .map(|c| json!({ "name": c.check, "status": c.status, "message": c.message, "fix": c.fix, "required": c.required }))
             .collect();
         Ok(json!({ "checks": checks }))
     }
+}
+
+/// What all installed plugins ask for.
+pub(super) fn manifests(registry: &Registry) -> Result<Vec<Manifest>, RegistryError> {
+    Ok(registry.all()?.into_iter().map(|p| p.manifest).collect())
 }
 
 async fn blocking(project: &ProjectDir, look: impl FnOnce(&ProjectDir) -> Value + Send + 'static) -> Result<Value, FactError> {

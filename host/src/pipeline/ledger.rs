@@ -1,13 +1,14 @@
 //! What setup did, for `psn status` and for telling whether a check says anything new. Never what is true: steps look for themselves.
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::events::{Check, StepStatus};
-use crate::hub::atomic_file;
+use crate::hub::ProjectDir;
+use crate::atomic;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -34,16 +35,19 @@ pub struct StepRecord {
 
 impl Ledger {
     /// A ledger that is absent or cannot be read is empty: it only remembers.
-    pub fn open(dir: &Path, hub_id: &str) -> Self {
-        let path = dir.join(format!("ledger-{hub_id}.json"));
+    pub fn open(project: &ProjectDir, hub_id: &str) -> Self {
+        let path = project.state_dir(hub_id).join("psn.ledger");
         let read = std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Ledger>(&b).ok());
         Ledger { path, ..read.unwrap_or_default() }
     }
 
     pub fn record(&mut self, step: &str, record: StepRecord) -> std::io::Result<()> {
         self.steps.insert(step.to_owned(), record);
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
         let text = serde_json::to_vec_pretty(&self)?;
-        atomic_file::write(&self.path, &text)
+        atomic::write(&self.path, &text, 0o600)
     }
 
     pub fn fingerprint(&self, step: &str) -> Option<&str> {

@@ -50,12 +50,11 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// `dir` is `<project>/.psn`.
-    pub fn acquire(dir: &Path, command: &str) -> Result<Self, LockError> {
-        let path = dir.join("run.lock");
+    /// `path` is the project's `.psn/run.lock`.
+    pub fn acquire(path: &Path, command: &str) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.display().to_string(), source };
         let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path).map_err(io)?;
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -102,12 +101,12 @@ mod tests {
     #[test]
     fn one_holds_it_and_the_other_learns_who() {
         let dir = tempfile::tempdir().unwrap();
-        let first = RunLock::acquire(dir.path(), "psn run setup").unwrap();
-        let Err(LockError::Held { holder: Some(holder) }) = RunLock::acquire(dir.path(), "psn run keys") else {
+        let first = RunLock::acquire(&dir.path().join("run.lock"), "psn run setup").unwrap();
+        let Err(LockError::Held { holder: Some(holder) }) = RunLock::acquire(&dir.path().join("run.lock"), "psn run keys") else {
             panic!("the second got it too, or was not told who holds it");
         };
         assert_eq!((holder.pid, holder.command.as_str()), (std::process::id(), "psn run setup"));
         drop(first);
-        RunLock::acquire(dir.path(), "psn run keys").unwrap();
+        RunLock::acquire(&dir.path().join("run.lock"), "psn run keys").unwrap();
     }
 }

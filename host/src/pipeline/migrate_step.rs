@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use serde_json::json;
 
+use super::facts::manifests;
 use super::ledger::{StepRecord, report_fingerprint};
 use super::outcome::Ended;
 use super::plugin_step::not_writable;
@@ -19,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, CodedError> {
     let started = Instant::now();
-    let manifests = session.registry.manifests();
+    let manifests = manifests(&session.registry)?;
     let environment = session.environment.clone();
     let emit = |status, message: String, with: &mut dyn FnMut(&mut StepEvent)| {
         let mut event = place.event(status, message);
@@ -41,9 +42,9 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
         Err(e) => return fail(e.into()),
     };
     let mut changes: Vec<String> =
-        facts.pending.iter().map(|(version, description)| format!("apply migration {version:04} {description}")).collect();
+        facts.pending.iter().map(|m| format!("apply migration {:04} {}", m.version, m.description)).collect();
     changes.extend(facts.roles.iter().cloned());
-    let nothing_to_do = changes.is_empty() && facts.changed.is_empty();
+    let nothing_to_do = facts.is_done();
     if !nothing_to_do {
         emit(StepStatus::Running, place.title(), &mut |e| e.changes.clone_from(&changes));
     }

@@ -18,7 +18,7 @@ pub use environment::Environment;
 pub use ledger::{Ledger, StepRecord};
 pub use lock::{Holder, LockError, RunLock};
 pub use outcome::{Ended, Tally};
-pub use session::{HubKind, OpenOptions, Session};
+pub use session::{OpenOptions, Session};
 pub use setup::{SETUP, Slot, run_setup, run_single};
 pub use task::run_task;
 

@@ -2,18 +2,16 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use serde_json::Value;
 
-use super::environment::step_deadline;
 use super::ledger::{StepRecord, report_fingerprint};
 use super::outcome::Ended;
 use super::session::Session;
 use super::setup::Place;
-use crate::capabilities::{Deadline, Usage};
+use crate::capabilities::Usage;
 use crate::error::CodedError;
 use crate::events::{Check, CheckStatus, Event, Level, Need, NextCommand, StepEvent, StepStatus};
 use crate::plugins::registry::Installed;
-use crate::runtime::{CallError, CallOutcome, Failure, Loaded, Report, StepState};
+use crate::runtime::{CallOutcome, Failure, Loaded, Report, StepState};
 
 /// How often `apply` and `verify` are called again when they ask for it.
 const MAX_ATTEMPTS: u32 = 3;
@@ -101,8 +99,7 @@ impl<'a> Step<'a> {
         let manifest = &self.installed.manifest;
         let environment = &self.session.environment;
         let capabilities = environment.capabilities(manifest)?;
-        let deadline: Deadline = step_deadline(manifest);
-        let cx = environment.call(manifest, attempt, deadline);
+        let cx = environment.call(&self.loaded, attempt);
         let runtime = &environment.runtime;
         Ok(match call {
             Call::Inspect => runtime.inspect(&self.loaded, capabilities, cx).await.map(|r| r.map(Answer::State)),
@@ -264,9 +261,4 @@ pub(super) fn not_writable(e: &std::io::Error) -> CodedError {
         format!("psn could not record what it did in .psn/: {e}"),
         ["make the folder writable: chmod -R u+rwX .psn", "free disk space: df -h ."],
     )
-}
-
-/// Data for people who ask `psn status`.
-pub(super) fn object(value: Value) -> Option<Value> {
-    Some(value).filter(|v| v.as_object().is_some_and(|o| !o.is_empty()))
 }

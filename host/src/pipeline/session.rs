@@ -12,44 +12,11 @@ use super::lock::RunLock;
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{EventSink, Level};
-use crate::hub::{EnvFiles, ProjectDir, Settings, TlsRoots};
+use crate::hub::{self, EnvFiles, HubKind, ProjectDir, ProjectError, Settings, TlsRoots};
 use crate::plugins::registry::Registry;
 use crate::redact::Redactor;
 use crate::runtime::{Runtime, RuntimeOptions};
 use crate::secret::{Secret, Secrets};
-
-/// Which services a hub is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum HubKind {
-    /// Services on this machine.
-    Local,
-    /// Neon and Trigger.dev.
-    Cloud,
-}
-
-impl HubKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            HubKind::Local => "local",
-            HubKind::Cloud => "cloud",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "local" => Some(HubKind::Local),
-            "cloud" => Some(HubKind::Cloud),
-            _ => None,
-        }
-    }
-
-    pub fn other(self) -> Self {
-        match self {
-            HubKind::Local => HubKind::Cloud,
-            HubKind::Cloud => HubKind::Local,
-        }
-    }
-}
 
 /// What the command line says of the hub.
 pub struct OpenOptions {
@@ -78,27 +45,17 @@ pub struct Session {
 }
 
 /// The hub's kind: the flag, else the settings, else local.
-pub fn hub_kind(flag: Option<HubKind>, settings: &Settings) -> Result<HubKind, CodedError> {
-    match (flag, settings.get("hub")) {
-        (Some(kind), _) => Ok(kind),
-        (None, None) => Ok(HubKind::Local),
-        (None, Some(text)) => HubKind::parse(text).ok_or_else(|| {
-            CodedError::new(
-                "config.invalid",
-                format!("config/psn.toml: hub = \"{text}\" is neither \"local\" nor \"cloud\""),
-                ["psn config set hub local", "psn config set hub cloud"],
-            )
-        }),
-    }
+pub fn hub_kind(flag: Option<HubKind>, settings: &Settings) -> HubKind {
+    flag.or(settings.hub_kind()).unwrap_or(HubKind::Local)
 }
 
 impl Session {
     /// Opens the hub, starting the local services where they are needed.
     pub async fn open(options: OpenOptions) -> Result<Self, CodedError> {
         let project = find_project(options.project.as_deref(), options.create)?;
-        let lock = RunLock::acquire(&project.private_dir()?, &options.command)?;
+        let lock = RunLock::acquire(&project.run_lock(), &options.command)?;
         let settings = Settings::load(&project)?;
-        let kind = hub_kind(options.hub, &settings)?;
+        let kind = hub_kind(options.hub, &settings);
         let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&options.redactor))?;
         let secrets = Arc::new(secrets);
         check_kind(kind, &secrets)?;
@@ -113,12 +70,12 @@ impl Session {
                 (Some(endpoints), services, tls)
             }
         };
-        for (service, base) in settings.services() {
-            services.set(service, base.clone());
+        for (service, base) in hub::settings::services(&project)? {
+            services.set(&service, base);
         }
 
         let hub_id = hub_identity(kind, &secrets)?;
-        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY).map_err(|e| CodedError::from(&e))?);
+        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY)?);
         let runtime = Runtime::new(RuntimeOptions { cache_dir: Some(home::psn_home().join("cache")), ..RuntimeOptions::default() })?;
         let facts = SessionFacts {
             project: project.clone(),
@@ -127,17 +84,16 @@ impl Session {
             tls: tls.clone(),
             hub_id: hub_id.clone(),
         };
-        let mut dotted = settings.flat();
+        let mut dotted = settings.to_map();
         dotted.insert("hub.kind".to_owned(), kind.as_str().to_owned());
         dotted.insert("hub.id".to_owned(), hub_id.clone());
-        let private = project.private_dir()?;
         let environment = Environment {
             settings: dotted,
             secrets,
             redactor: options.redactor,
             services,
             tls,
-            notes: Notes::Dir(private.join("state").join(&hub_id)),
+            notes: Notes::Dir(project.state_dir(&hub_id)),
             facts: Arc::new(facts),
             cwd: project.path().to_owned(),
             runtime: Arc::new(runtime),
@@ -145,7 +101,7 @@ impl Session {
             run_id: options.run_id,
             hub_id,
         };
-        let ledger = Ledger::open(&private, &environment.hub_id);
+        let ledger = Ledger::open(&project, &environment.hub_id);
         Ok(Session { project, kind, environment, registry, ledger, local, _lock: lock })
     }
 }
@@ -155,26 +111,19 @@ pub fn find_project(named: Option<&Path>, create: bool) -> Result<ProjectDir, Co
     let here = std::env::current_dir().map_err(|e| {
         CodedError::new("config.no-folder", format!("the current folder cannot be entered: {e}"), ["cd to a folder that exists"])
     })?;
-    let found = match named {
-        Some(dir) => ProjectDir::at(dir),
-        None => ProjectDir::discover(&here),
+    let project = match named {
+        Some(dir) => ProjectDir::at(dir)?,
+        None => match ProjectDir::discover(&here) {
+            Err(ProjectError::NotFound(_)) if create => ProjectDir::at(&here)?,
+            found => found?,
+        },
     };
-    match found {
-        Some(project) if create => {
-            project.lay_out()?;
-            Ok(project)
-        }
-        Some(project) => Ok(project),
-        None if create => Ok(ProjectDir::create(named.unwrap_or(&here))?),
-        None => Err(CodedError::new(
-            "config.no-project",
-            match named {
-                Some(dir) => format!("{} has no config/ folder", dir.display()),
-                None => "neither this folder nor one above it has a config/ folder".to_owned(),
-            },
-            ["psn run setup", "psn status --project DIR"],
-        )),
+    if create {
+        project.lay_out()?;
+    } else if !project.path().join("config").is_dir() {
+        return Err(ProjectError::NotFound(project.path().to_owned()).into());
     }
+    Ok(project)
 }
 
 /// Starts the local hub or attaches to it.

@@ -1,9 +1,10 @@
 //! Setup: five steps in order. A step that another plugin takes over keeps its place.
 use super::component_store::ComponentStore;
 use super::outcome::{Ended, Tally};
-use super::session::{HubKind, Session};
+use super::session::Session;
 use super::{home, migrate_step, plugin_step};
 use crate::error::CodedError;
+use crate::hub::HubKind;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
 use crate::plugins::manifest::World;
 
@@ -126,7 +127,7 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
 
 /// What the local hub's engine will run, where it can find it.
 async fn publish_tasks(session: &Session) -> Result<(), CodedError> {
-    let tasks = session.registry.tasks();
+    let tasks = session.registry.tasks()?;
     let stored = tokio::task::spawn_blocking(move || {
         let store = ComponentStore::new(&home::psn_home());
         tasks.iter().try_for_each(|task| store.put(task))

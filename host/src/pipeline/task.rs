@@ -1,7 +1,6 @@
 //! A task, run once, here and now.
 use serde_json::Value;
 
-use super::environment::task_deadline;
 use super::outcome::{Ended, Tally};
 use super::session::Session;
 use crate::error::CodedError;
@@ -37,7 +36,7 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
     let loaded = environment.runtime.load(&installed).await?;
     let manifest = &installed.manifest;
     let capabilities = environment.capabilities(manifest)?;
-    let call = environment.call(manifest, 1, task_deadline(manifest, None));
+    let call = environment.call(&loaded, 1);
     let outcome = environment.runtime.run_task(&loaded, capabilities, call, payload.to_string(), None).await;
     let (ended, finished) = match outcome.result {
         Ok(Ok(output)) => {

@@ -10,8 +10,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::component_store::{ComponentStore, digest_of};
-use super::environment::{Environment, Notes, task_deadline};
+use super::environment::{Environment, Notes};
 use super::home;
+use crate::capabilities::Deadline;
 use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
@@ -75,7 +76,11 @@ impl ComponentRunner {
             Ok(loaded) => loaded,
             Err(e) => return Ok(crashed(&CodedError::from(e))),
         };
-        let call = environment.call(manifest, run.attempt, task_deadline(manifest, run.max_duration));
+        let mut call = environment.call(&loaded, run.attempt);
+        if let Some(limit) = run.max_duration {
+            // The deployment's limit, or the trigger's, where it is less than the manifest's own.
+            call.deadline = Deadline::after(call.deadline.clamp(limit));
+        }
         let capabilities = environment.capabilities(manifest)?;
         let scheduled_at = run.scheduled_at.map(|t| t.timestamp_micros());
         let outcome = environment.runtime.run_task(&loaded, capabilities, call, run.payload.to_string(), scheduled_at).await;

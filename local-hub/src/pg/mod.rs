@@ -1,0 +1,495 @@
+//! Real Postgres servers, supervised: found, made, started, attached to, repaired, stopped.
+//!
+//! ```text
+//! server.rs      attach, start, repair, stop one server
+//! init.rs        a data folder: initdb once, then copies
+//! config.rs      postgresql.conf, pg_hba.conf          tls.rs     the certificate
+//! place.rs       the folder of a cluster               port.rs    free and taken ports
+//! binaries.rs    which Postgres                        scram.rs   password verifiers
+//! account.rs     which account                         process.rs who runs
+//! ```
+mod account;
+mod binaries;
+mod config;
+mod error;
+mod init;
+mod place;
+pub(crate) mod port;
+mod process;
+mod scram;
+mod server;
+mod tls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio_util::sync::CancellationToken;
+
+use crate::files::{self, FileLock};
+use account::Account;
+pub use binaries::Layer;
+use binaries::Search;
+use config::Network;
+pub use error::PgError;
+use init::{Init, blocking};
+use place::{Place, Record};
+pub(crate) use process::{alive, signal};
+pub use scram::scram_verifier;
+use tls::Tls;
+
+/// The superuser of every cluster, as on Neon. It can log in over the private socket only.
+pub const SUPERUSER: &str = "cloud_admin";
+/// The cluster of the services' own state. No project can have this name: it has a character that theirs may not.
+pub const CONTROL: &str = "_control";
+const LOCKS: &str = "locks";
+/// Only a part of the name of the control cluster's socket.
+const CONTROL_PORT: u16 = 5432;
+/// Covers an initdb on a slow disk and a crash recovery by the holder.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(300);
+/// Choosing and recording a port takes no time.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
+/// A stranger can take a free port between choosing it and listening on it.
+const PORT_TRIES: usize = 5;
+/// How soon a killed server is started again. Looking costs a few file reads.
+const SUPERVISION: Duration = Duration::from_secs(2);
+/// How often the certificate's age is looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What may be chosen when opening the clusters of a Home.
+#[derive(Clone, Debug, Default)]
+pub struct PgOptions {
+    /// The folder with `postgres` and `initdb`. Without it PSN_PG_BIN, then what the system has.
+    pub bin: Option<PathBuf>,
+}
+
+/// The clusters of one Home. Cheap to clone.
+#[derive(Clone)]
+pub struct Clusters {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pg_dir: PathBuf,
+    locks: PathBuf,
+    tls_dir: PathBuf,
+    account: Option<Account>,
+    password: Arc<str>,
+    options: PgOptions,
+    running: Mutex<BTreeMap<String, ClusterInfo>>,
+}
+
+/// A running cluster. No Debug: it holds the superuser's password.
+#[derive(Clone)]
+pub struct ClusterInfo {
+    pub id: String,
+    /// On 127.0.0.1 with TLS; of the control cluster only a part of the socket's name.
+    pub port: u16,
+    pub socket_dir: PathBuf,
+    pub major: u32,
+    pub pid: u32,
+    superuser_password: Arc<str>,
+}
+
+impl ClusterInfo {
+    /// The services' own connection, over the private socket.
+    pub fn superuser_options(&self, database: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(&self.socket_dir)
+            .port(self.port)
+            .username(SUPERUSER)
+            .password(&self.superuser_password)
+            .database(database)
+            .ssl_mode(PgSslMode::Disable)
+            .application_name("psn")
+    }
+}
+
+/// What is known of a cluster without starting anything.
+pub(crate) struct Summary {
+    pub(crate) id: String,
+    pub(crate) major: Option<u32>,
+    pub(crate) port: Option<u16>,
+    pub(crate) running: bool,
+    pub(crate) log: PathBuf,
+}
+
+impl Clusters {
+    /// Prepares the folders and the certificate under `home`; starts nothing. Opened twice at once it does no harm, but
+    /// the daemon's lock sees to it that one psn at a time does.
+    pub fn open(home: &Path, options: PgOptions) -> Result<Clusters, PgError> {
+        let dir = home.join("pg");
+        files::make_dir(&dir, 0o711).map_err(PgError::io("could not make", &dir))?;
+        let tls_dir = home.join("tls");
+        files::make_dir(&tls_dir, 0o755).map_err(PgError::io("could not make", &tls_dir))?;
+        // The same cluster must look the same to every psn, whichever link it came through.
+        let pg_dir = fs::canonicalize(&dir).map_err(PgError::io("could not look at", &dir))?;
+        let tls_dir =
+            fs::canonicalize(&tls_dir).map_err(PgError::io("could not look at", &tls_dir))?;
+        let locks = pg_dir.join(LOCKS);
+        files::make_dir(&locks, 0o700).map_err(PgError::io("could not make", &locks))?;
+        let account = Account::for_servers(&pg_dir)?;
+        Tls::ensure(&tls_dir, account)?;
+        let password = superuser_password(home, &pg_dir)?;
+        remove_deleted(&pg_dir)?;
+        let inner = Inner {
+            pg_dir,
+            locks,
+            tls_dir,
+            account,
+            password,
+            options,
+            running: Mutex::default(),
+        };
+        Ok(Clusters {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The cluster of the services' own state: private socket only, no TCP. Made at first, then attached to or started.
+    pub async fn control(&self) -> Result<ClusterInfo, PgError> {
+        self.bring_up(CONTROL, true).await
+    }
+
+    /// Idempotent: makes the cluster when there is none, and starts it with TLS on its own port.
+    pub async fn create(&self, id: &str) -> Result<ClusterInfo, PgError> {
+        place::check_id(id)?;
+        self.bring_up(id, true).await
+    }
+
+    /// Attaches when it runs, else starts it, repairing what a kill -9 left behind.
+    pub async fn start(&self, id: &str) -> Result<ClusterInfo, PgError> {
+        place::check_id(id)?;
+        self.bring_up(id, false).await
+    }
+
+    /// Nothing running is fine.
+    pub async fn stop(&self, id: &str) -> Result<(), PgError> {
+        let place = self.place(id)?;
+        let _lock = self.lock(id).await?;
+        self.running().remove(id);
+        server::stop(&place).await?;
+        Ok(())
+    }
+
+    /// Stops it and deletes its folder. Nothing there is fine.
+    pub async fn remove(&self, id: &str) -> Result<(), PgError> {
+        place::check_id(id)?;
+        let place = self.place(id)?;
+        let lock = self.lock(id).await?;
+        self.running().remove(id);
+        if place.dir.exists() {
+            server::stop(&place).await?;
+            let pg_dir = self.inner.pg_dir.clone();
+            blocking(move || {
+                // Renamed first: a crash while deleting must not leave half a cluster under its name.
+                let doomed = pg_dir.join(format!("{DELETED}{}-{}", place.id, std::process::id()));
+                fs::rename(&place.dir, &doomed)
+                    .map_err(PgError::io("could not rename", &place.dir))?;
+                place.remove_outside()?;
+                files::remove_dir(&doomed).map_err(PgError::io("could not delete", &doomed))
+            })
+            .await?;
+        }
+        lock.remove().map_err(PgError::io(
+            "could not delete the lock of",
+            &self.inner.locks,
+        ))
+    }
+
+    /// A cluster that was started or attached to through this value and still runs.
+    pub fn info(&self, id: &str) -> Option<ClusterInfo> {
+        let info = self.running().get(id).cloned()?;
+        alive(info.pid).then_some(info)
+    }
+
+    /// The certificate to verify the servers with.
+    pub fn ca_pem(&self) -> PathBuf {
+        self.inner.tls_dir.join("ca.pem")
+    }
+
+    /// Stops every cluster of the Home, the control cluster last. Says whether anything ran.
+    pub async fn stop_all(&self) -> Result<bool, PgError> {
+        self.running().clear();
+        stop_all(&self.inner.pg_dir).await
+    }
+
+    /// Starts again what died without being told to, until `shutdown`; renews the certificate in time.
+    pub async fn supervise(self, shutdown: CancellationToken) {
+        let mut certificate = tokio::time::interval(CERTIFICATE_CHECK);
+        let mut servers = tokio::time::interval(SUPERVISION);
+        loop {
+            let renew = tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = certificate.tick() => true,
+                _ = servers.tick() => false,
+            };
+            let known: Vec<(String, bool)> = self
+                .running()
+                .values()
+                .map(|info| (info.id.clone(), alive(info.pid)))
+                .collect();
+            for (id, alive) in known {
+                if alive && !renew {
+                    continue;
+                }
+                if !alive {
+                    tracing::warn!(cluster = %id, "Postgres is gone; starting it again");
+                }
+                // Attaching also makes a running server load a renewed certificate.
+                if let Err(e) = self.bring_up_known(&id).await {
+                    tracing::error!(cluster = %id, code = e.code(), "{e}");
+                }
+            }
+        }
+    }
+
+    /// As `bring_up`, unless it was stopped or removed on purpose meanwhile.
+    async fn bring_up_known(&self, id: &str) -> Result<(), PgError> {
+        let lock = self.lock(id).await?;
+        if self.running().contains_key(id) {
+            self.bring_up_locked(id, false, &lock).await?;
+        }
+        Ok(())
+    }
+
+    async fn bring_up(&self, id: &str, make: bool) -> Result<ClusterInfo, PgError> {
+        let lock = self.lock(id).await?;
+        self.bring_up_locked(id, make, &lock).await
+    }
+
+    async fn bring_up_locked(
+        &self,
+        id: &str,
+        make: bool,
+        _lock: &FileLock,
+    ) -> Result<ClusterInfo, PgError> {
+        let inner = &self.inner;
+        let place = self.place(id)?;
+        let major = place.major()?;
+        if major.is_none() && !make {
+            return Err(PgError::NoCluster { id: id.to_owned() });
+        }
+        files::make_dir(&place.dir, 0o711).map_err(PgError::io("could not make", &place.dir))?;
+        let tls = {
+            let _short = self.short_lock("tls.lock").await?;
+            Tls::ensure(&inner.tls_dir, inner.account)?
+        };
+        let network = |port| match id {
+            CONTROL => Network::None { port: CONTROL_PORT },
+            _ => Network::Loopback { port, tls: &tls },
+        };
+        let recorded = place.record()?;
+        if let (Some(major), Some(running)) = (
+            major,
+            server::attach(&place, network(recorded.map_or(0, |r| r.port))).await?,
+        ) {
+            return Ok(self.remember(&place, running, major));
+        }
+
+        let search = Search::new(inner.options.bin.clone(), inner.account);
+        let what = format!("the database cluster {id}");
+        let binaries = blocking(move || search.find(&what, major)).await?;
+        if major.is_none() {
+            let init = Init {
+                pg_dir: &inner.pg_dir,
+                locks: &inner.locks,
+                binaries: &binaries,
+                account: inner.account,
+                password: &inner.password,
+            };
+            init.make(&place.dir).await?;
+        }
+        let mut tries = 0;
+        let running = loop {
+            let port = match place.record()? {
+                Some(record) => record.port,
+                None if id == CONTROL => CONTROL_PORT,
+                None => self.record_port(&place).await?,
+            };
+            match server::start(&place, network(port), &binaries, inner.account).await {
+                // Nobody was told this port yet, so another one is as good.
+                Err(PgError::PortTaken { .. }) if recorded.is_none() && tries < PORT_TRIES => {
+                    tries += 1;
+                    self.record_port(&place).await?;
+                }
+                other => break other?,
+            }
+        };
+        Ok(self.remember(&place, running, binaries.major))
+    }
+
+    async fn record_port(&self, place: &Place) -> Result<u16, PgError> {
+        let _short = self.short_lock("ports.lock").await?;
+        let port = port::free(&recorded_ports(&self.inner.pg_dir))?;
+        place.write_record(Record { port })?;
+        Ok(port)
+    }
+
+    fn remember(&self, place: &Place, running: server::Running, major: u32) -> ClusterInfo {
+        let info = ClusterInfo {
+            id: place.id.clone(),
+            port: running.port,
+            socket_dir: place.socket_dir(),
+            major,
+            pid: running.pid,
+            superuser_password: self.inner.password.clone(),
+        };
+        self.running().insert(info.id.clone(), info.clone());
+        info
+    }
+
+    fn place(&self, id: &str) -> Result<Place, PgError> {
+        if id != CONTROL {
+            place::check_id(id)?;
+        }
+        Place::new(&self.inner.pg_dir, id)
+    }
+
+    async fn lock(&self, id: &str) -> Result<FileLock, PgError> {
+        lock(
+            &self.inner.locks.join(format!("{id}.lock")),
+            CLUSTER_PATIENCE,
+        )
+        .await
+    }
+
+    async fn short_lock(&self, name: &str) -> Result<FileLock, PgError> {
+        lock(&self.inner.locks.join(format!("_{name}")), SHORT_PATIENCE).await
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, ClusterInfo>> {
+        // A map of finished values: a panic elsewhere leaves it whole.
+        self.inner
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a folder is renamed to before it is deleted.
+const DELETED: &str = ".deleted-";
+
+async fn lock(path: &Path, patience: Duration) -> Result<FileLock, PgError> {
+    FileLock::acquire(path, patience)
+        .await
+        .map_err(PgError::io("could not lock", path))?
+        .ok_or_else(|| PgError::Busy {
+            path: path.to_owned(),
+            seconds: patience.as_secs(),
+        })
+}
+
+/// What a crash while deleting left.
+fn remove_deleted(pg_dir: &Path) -> Result<(), PgError> {
+    for entry in fs::read_dir(pg_dir)
+        .map_err(PgError::io("could not read", pg_dir))?
+        .flatten()
+    {
+        if entry.file_name().to_string_lossy().starts_with(DELETED) {
+            files::remove_dir(&entry.path())
+                .map_err(PgError::io("could not delete", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn superuser_password(home: &Path, pg_dir: &Path) -> Result<Arc<str>, PgError> {
+    let file = superuser_file(home);
+    let kept = files::read_optional(&file).map_err(PgError::io("could not read", &file))?;
+    if let Some(kept) = kept.filter(|k| !k.trim().is_empty()) {
+        return Ok(kept.trim().into());
+    }
+    init::forget_templates(pg_dir)?;
+    let fresh = crate::tokens::generate("", 32);
+    files::write_atomic(&file, fresh.as_bytes(), 0o600)
+        .map_err(PgError::io("could not write", &file))?;
+    Ok(fresh.into())
+}
+
+pub(crate) fn superuser_file(home: &Path) -> PathBuf {
+    home.join("superuser.secret")
+}
+
+/// The folder as every psn sees it, or `None` when nothing was made there.
+fn canonical_pg_dir(home: &Path) -> Option<PathBuf> {
+    fs::canonicalize(home.join("pg")).ok()
+}
+
+pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
+    let places = canonical_pg_dir(home)
+        .map(|dir| place::all(&dir))
+        .unwrap_or_default();
+    places
+        .into_iter()
+        .map(|place| Summary {
+            major: place.major().ok().flatten(),
+            port: place.record().ok().flatten().map(|r| r.port),
+            running: server::runs(&place),
+            log: place.log(),
+            id: place.id,
+        })
+        .collect()
+}
+
+/// The ports of all clusters, also those that do not run.
+pub(crate) fn recorded_ports(pg_dir: &Path) -> BTreeSet<u16> {
+    let places = place::all(pg_dir);
+    places
+        .iter()
+        .filter_map(|p| p.record().ok().flatten())
+        .map(|r| r.port)
+        .collect()
+}
+
+/// New numbers for recorded ports that strangers listen on. For a Home whose daemon does not run.
+pub(crate) fn renew_taken_ports(home: &Path, reserved: &BTreeSet<u16>) -> Result<(), PgError> {
+    let Some(dir) = canonical_pg_dir(home) else {
+        return Ok(());
+    };
+    for place in place::all(&dir) {
+        let reserved = reserved.union(&recorded_ports(&dir)).copied().collect();
+        place::renew_taken_port(&place, &reserved)?;
+    }
+    Ok(())
+}
+
+/// Stops all servers of a Home whose daemon does not run.
+pub(crate) async fn stop_home(home: &Path) -> Result<bool, PgError> {
+    match canonical_pg_dir(home) {
+        Some(dir) => stop_all(&dir).await,
+        None => Ok(false),
+    }
+}
+
+/// The sockets' folders that lie outside of the Home.
+pub(crate) fn remove_outside(home: &Path) -> Result<(), PgError> {
+    let places = canonical_pg_dir(home)
+        .map(|dir| place::all(&dir))
+        .unwrap_or_default();
+    places.iter().try_for_each(Place::remove_outside)
+}
+
+async fn stop_all(pg_dir: &Path) -> Result<bool, PgError> {
+    let mut places = place::all(pg_dir);
+    // The services may still write their last words while the projects' servers go.
+    places.sort_by_key(|p| p.id == CONTROL);
+    let mut any = false;
+    let mut first_error = None;
+    for place in &places {
+        let locks = pg_dir.join(LOCKS);
+        let stopped = async {
+            let _lock = lock(&locks.join(format!("{}.lock", place.id)), CLUSTER_PATIENCE).await?;
+            server::stop(place).await
+        };
+        match stopped.await {
+            Ok(ran) => any |= ran,
+            // The others are stopped all the same.
+            Err(e) => first_error = first_error.or(Some(e)),
+        }
+    }
+    first_error.map_or(Ok(any), Err)
+}
