@@ -17,6 +17,8 @@ use clap::Parser as _;
 
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary};
+use crate::hub::{HubKind, Settings};
+use crate::pipeline::session::{find_project, hub_kind};
 use crate::redact::Redactor;
 use args::{Args, Command};
 pub use exit::Exit;
@@ -75,7 +77,7 @@ async fn command(args: Args) -> Exit {
             schema: SCHEMA_NAME.to_owned(),
             psn: env!("CARGO_PKG_VERSION").to_owned(),
             run: context.run_id.to_string(),
-            hub: args.common.hub.map(|h| h.as_str().to_owned()),
+            hub: Some(hub_of(&args.common).as_str().to_owned()),
         });
     }
     let work = Box::pin(dispatch(&context, args.command));
@@ -131,6 +133,13 @@ fn context(args: &Args) -> Context {
         common: args.common.clone(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
     }
+}
+
+/// The hub that the command is about: the flag, else the settings where they can be read, else local. A problem with them is the
+/// command's to tell.
+fn hub_of(common: &args::Common) -> HubKind {
+    let settings = find_project(common.project.as_deref(), false).ok().and_then(|p| Settings::load(&p).ok());
+    hub_kind(common.hub, &settings.unwrap_or_default())
 }
 
 /// Ctrl-C, or the SIGTERM of whoever started psn.

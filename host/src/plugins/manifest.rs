@@ -12,6 +12,9 @@ pub const SECTION: &str = "psn:manifest";
 /// The longest manifest, in bytes. The largest first-party one is about 4 KiB.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
 
+/// What psn itself says about a hub in its env files: no plugin may have anything kept under these names.
+const RESERVED: [&str; 4] = ["PSN_HUB", "PSN_HUB_ID", "HUB_ENCRYPTION_KEY", "TRIGGER_API_URL"];
+
 /// The longest plugin name, in bytes: `psn_plugin_` and the name must fit a Postgres role name (63 bytes).
 pub const MAX_NAME: usize = 40;
 
@@ -323,6 +326,12 @@ impl Manifest {
                 );
             }
         }
+        let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
+        for name in captured.chain(&self.secrets.generate) {
+            if RESERVED.contains(&name.as_str()) {
+                return invalid("capture", format!("{name} is psn's own; choose another name"));
+            }
+        }
         let limits = &self.limits;
         if let Some(m) = &limits.memory
             && parse_bytes(m).is_none()
@@ -445,6 +454,7 @@ deadline = "60s"
                 "[[http]]\nservice = \"A b\"\nbase = \"https://x\"\nroutes = []\n",
                 "kebab",
             ),
+            ("[secrets]\ngenerate = [\"PSN_HUB_ID\"]\n", "PSN_HUB_ID"),
             ("[surprise]\n", "surprise"),
         ] {
             let e = Manifest::parse(format!("{SMALL}{tail}").as_bytes()).unwrap_err();

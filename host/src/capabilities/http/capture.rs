@@ -12,7 +12,7 @@ use super::policy::Authorised;
 use super::services::Capture;
 use crate::capabilities::Call;
 use crate::redact::{MIN_REDACTED_LEN, REDACTED, Redactor};
-use crate::secret::{Secret, SecretError, Secrets};
+use crate::secret::{Secret, SecretError, Secrets, is_public};
 
 /// A secret that a service answered could not be kept. The request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +106,10 @@ fn pick(capture: &Capture, json: &Value, mut warn: impl FnMut(String)) -> Vec<Ca
 
 async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<(), NotKept> {
     let captured: Vec<_> = captured.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
-    for (_, value) in &captured {
-        redactor.register(value);
+    for (name, value) in &captured {
+        if !is_public(name) {
+            redactor.register(value);
+        }
     }
     let secrets = secrets.clone();
     // Keeping a secret waits for the disk. All of them are kept even if the call is given up meanwhile: the service may not show
@@ -124,7 +126,8 @@ async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor
 /// Replaces each captured value by its reference, wherever it stands.
 fn leave_references(json: &mut Value, captured: Vec<Captured>) -> bool {
     let mut changed = false;
-    for Captured { name, value } in captured {
+    // What may be shown stays readable: the guest needs it for its next paths.
+    for Captured { name, value } in captured.into_iter().filter(|c| !is_public(&c.name)) {
         let reference = format!("{{{{secret:{name}}}}}");
         let value = value.expose();
         changed |= rewrite(json, &mut |s| match () {
