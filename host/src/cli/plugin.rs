@@ -56,9 +56,9 @@ pub(super) async fn plugin(context: &Context, command: Plugin) -> Result<Done, C
             Ok(added) => context.events.emit(&Event::Result {
                 command: "plugin add".to_owned(),
                 data: json!({
-                    "name": added.entry.name,
-                    "sha256": added.entry.sha256,
-                    "takes_the_place_of_psns_own": added.overrides_first_party,
+                    "name": added.name,
+                    "sha256": added.sha256,
+                    "replaced": added.replaced.as_ref().map(|old| old.sha256.clone()),
                     "next": "psn run setup",
                 }),
             }),
@@ -66,14 +66,7 @@ pub(super) async fn plugin(context: &Context, command: Plugin) -> Result<Done, C
             Err(e) => return Err(e.into()),
         },
         Plugin::Remove { name } => {
-            let removed = registry.remove(&name)?;
-            if removed.is_none() {
-                return Err(CodedError::new(
-                    "plugin.not-added",
-                    format!("no plugin {name} was added to this project"),
-                    ["psn plugin list"],
-                ));
-            }
+            registry.remove(&name)?;
             context.events.emit(&Event::Result { command: "plugin remove".to_owned(), data: json!({ "name": name }) });
         }
     }

@@ -11,7 +11,7 @@ use crate::capabilities::Deadline;
 use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::hub::{self, ProjectDir, TlsRoots};
 use crate::plugins::manifest::{Manifest, parse_duration};
-use crate::plugins::registry::{Installed, Registry, RegistryError};
+use crate::plugins::registry::{Installed, Registry};
 use crate::secret::Secrets;
 
 /// How long the host itself looks into the database for one answer.
@@ -42,7 +42,7 @@ impl FactSource for SessionFacts {
 
 impl SessionFacts {
     async fn migrations(&self) -> Result<Value, FactError> {
-        let manifests = manifests(&self.registry).map_err(unavailable)?;
+        let manifests = self.registry.manifests().map_err(unavailable)?;
         let deadline = Deadline::after(DATABASE_LIMIT);
         let facts = hub::inspect_migrations(&self.secrets, &self.tls, &manifests, deadline).await.map_err(unavailable)?;
         Ok(facts.to_json())
@@ -59,11 +59,6 @@ impl SessionFacts {
     }
 }
 
-/// What all installed plugins ask for.
-pub(super) fn manifests(registry: &Registry) -> Result<Vec<Manifest>, RegistryError> {
-    Ok(registry.all()?.into_iter().map(|p| p.manifest).collect())
-}
-
 async fn blocking(project: &ProjectDir, look: impl FnOnce(&ProjectDir) -> Value + Send + 'static) -> Result<Value, FactError> {
     let project = project.clone();
     tokio::task::spawn_blocking(move || look(&project)).await.map_err(unavailable)
@@ -75,7 +70,7 @@ fn unavailable(e: impl std::fmt::Display) -> FactError {
 
 /// What is to be deployed: the tasks with their schedules and limits, from the manifests, and the variables that they need.
 /// The content hash covers all of it, so that an unchanged hub is not deployed again.
-pub(super) fn task_facts(tasks: &[Installed], hub_id: &str) -> Value {
+pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
     let mut env: Vec<String> = Vec::new();
     let listed: Vec<Value> = tasks
         .iter()

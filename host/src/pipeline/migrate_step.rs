@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use serde_json::json;
 
-use super::facts::manifests;
 use super::ledger::{StepRecord, report_fingerprint};
 use super::outcome::Ended;
 use super::plugin_step::not_writable;
@@ -20,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, CodedError> {
     let started = Instant::now();
-    let manifests = manifests(&session.registry)?;
+    let manifests = session.registry.manifests()?;
     let environment = session.environment.clone();
     let emit = |status, message: String, with: &mut dyn FnMut(&mut StepEvent)| {
         let mut event = place.event(status, message);

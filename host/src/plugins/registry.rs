@@ -175,15 +175,6 @@ pub struct Registry {
     verified: Mutex<BTreeMap<String, Arc<Installed>>>,
 }
 
-impl Installed {
-    /// A component from elsewhere than a project, with what was granted to it there.
-    pub fn verified(component: Vec<u8>, granted: LockEntry) -> Result<Self, RegistryError> {
-        let found = describe_named(&component, &granted.name)?;
-        let origin = if granted.source == Source::FirstParty { Origin::FirstParty } else { Origin::ThirdParty };
-        verify(Cow::Owned(component), found, granted, None, origin)
-    }
-}
-
 impl Registry {
     /// Reads the lock file. Components are read, and verified, when they are first asked for.
     pub fn open(project: &Path, first_party: &'static [FirstParty]) -> Result<Self, RegistryError> {

@@ -11,7 +11,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBackt
 use wasmtime_wasi::I32Exit;
 
 use super::convert::{Converter, Report, StepState};
-use super::error::{CallError, Failure, Phase};
+use super::error::{CallError, Failure, MEMORY, Phase};
 use super::guest::{Capabilities, Guest};
 use super::limiter::{Denied, Limiter, MAX_TABLE_ELEMENTS};
 use super::load::{Loaded, Pre};
@@ -233,7 +233,7 @@ fn classify(e: &wasmtime::Error, limiter: &Limiter, phase: Phase, started: Insta
     }
     // A guest that is denied memory rarely survives it: what it then trips over is not the cause.
     match limiter.denied() {
-        Some(Denied::Memory) => return CallError::Limit { what: "bytes of memory", limit: limiter.max_memory() },
+        Some(Denied::Memory) => return CallError::Limit { what: MEMORY, limit: limiter.max_memory() },
         Some(Denied::Table) => return CallError::Limit { what: "table elements", limit: MAX_TABLE_ELEMENTS as u64 },
         None => {}
     }

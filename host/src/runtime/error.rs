@@ -82,6 +82,9 @@ fn author(plugin: &str) -> String {
     format!("Report this to the author of {plugin}, with the log lines before it.")
 }
 
+/// What a [`CallError::Limit`] calls memory.
+pub(super) const MEMORY: &str = "memory";
+
 /// When in a call something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -96,7 +99,7 @@ pub enum CallError {
     #[error("it was stopped after {} s{}", .after.as_secs_f32(), if *.phase == Phase::Start { ", while it was starting" } else { "" })]
     Deadline { after: Duration, phase: Phase },
     /// In the manifest's words, for example `http-calls`.
-    #[error("it reached its limit of {limit} {what}")]
+    #[error("it reached its limit of {} {what}", amount(.what, *.limit))]
     Limit { what: &'static str, limit: u64 },
     #[error("it crashed: {reason}{}", frames(.backtrace))]
     Trapped {
@@ -119,6 +122,11 @@ pub enum CallError {
     HostPanicked,
     #[error("it is a {is}; {asked} is for a {needs}")]
     WrongWorld { asked: &'static str, is: &'static str, needs: &'static str },
+}
+
+/// Memory is counted in bytes, everything else in what it is.
+fn amount(what: &str, limit: u64) -> String {
+    if what == MEMORY { format!("{} MiB of", limit as f64 / f64::from(1 << 20)) } else { limit.to_string() }
 }
 
 fn frames(backtrace: &[String]) -> String {

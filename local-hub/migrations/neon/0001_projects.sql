@@ -76,6 +76,8 @@ CREATE TABLE neon.endpoints (
     -- The cluster's port on the loopback address; unknown until the cluster exists.
     port         integer CHECK (port BETWEEN 1 AND 65535),
     state        text NOT NULL DEFAULT 'init' CHECK (state IN ('init', 'active', 'idle')),
+    -- What was asked for last. An endpoint that could not start is idle, and is tried again by the next daemon.
+    should_run   boolean NOT NULL DEFAULT true,
     created_at   timestamptz NOT NULL DEFAULT now(),
     updated_at   timestamptz NOT NULL DEFAULT now(),
     started_at   timestamptz,

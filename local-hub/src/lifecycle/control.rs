@@ -18,8 +18,8 @@ use crate::pg;
 /// Covers a first start by the holder: initdb and two clusters on a slow disk.
 const LOCK_PATIENCE: Duration = Duration::from_secs(300);
 const START_PATIENCE: Duration = Duration::from_secs(240);
-/// The services drain for 10 s, then each Postgres has 40 s to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(120);
+/// The services drain for up to 35 s, then each Postgres has 40 s to stop; most take 0.1 s.
+const STOP_PATIENCE: Duration = Duration::from_secs(180);
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Short beside a start of the daemon (200 ms and more).
 const POLL: Duration = Duration::from_millis(20);

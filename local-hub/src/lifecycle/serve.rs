@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -27,8 +27,10 @@ const DATABASE: &str = "psn_hub";
 const POOL_SIZE: u32 = 20;
 /// The control cluster is on this machine and up; longer means that the pool is exhausted.
 const POOL_PATIENCE: Duration = Duration::from_secs(15);
-/// Streams of running requests are cut off after this.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Requests that run when the end comes get this long.
+const DRAIN_REQUESTS: Duration = Duration::from_secs(5);
+/// Runs get a moment from the engine itself; this is for an engine that hangs.
+const DRAIN: Duration = Duration::from_secs(30);
 /// A stranger can take a free port between choosing it and listening on it.
 const PORT_TRIES: usize = 5;
 
@@ -174,6 +176,7 @@ async fn start(
         let router = http::front(service, port, router, health.clone(), log.clone());
         tasks.spawn(answer(listener, router, shutdown.clone()));
     }
+    tasks.spawn(watch(services.engine, shutdown.clone()));
     tasks.spawn(clusters.clone().supervise(shutdown.clone()));
     Ok(Daemon { hub, db, tasks })
 }
@@ -191,17 +194,31 @@ impl Daemon {
             self.tasks.shutdown().await;
         }
         // The services' own tasks have seen `shutdown` too and may still be writing.
-        let _ = tokio::time::timeout(DRAIN, self.db.close()).await;
+        let _ = tokio::time::timeout(DRAIN_REQUESTS, self.db.close()).await;
         Ok(())
     }
 }
 
 async fn answer(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-        .await;
-    if let Err(e) = served {
-        tracing::error!("a service ended: {e}");
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let cut_off = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_REQUESTS).await;
+    };
+    tokio::select! {
+        served = served.into_future() => if let Err(e) = served {
+            tracing::error!("a service ended: {e}");
+            shutdown.cancel();
+        },
+        () = cut_off => {}
+    }
+}
+
+/// A daemon whose engine is gone would take runs and never do them: it ends, and the next `up` starts a whole one.
+async fn watch(engine: JoinHandle<()>, shutdown: CancellationToken) {
+    let ended = engine.await;
+    if !shutdown.is_cancelled() {
+        tracing::error!(panicked = ended.is_err(), "the run engine ended; so does the local hub");
         shutdown.cancel();
     }
 }

@@ -13,6 +13,7 @@ mod extract;
 mod ids;
 mod model;
 mod operations;
+mod plan;
 mod projects;
 mod provision;
 mod roles;

@@ -1,5 +1,4 @@
 //! The certificate that the servers show on 127.0.0.1: one per Home, signed by itself, so that it is its own CA file.
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -115,6 +114,7 @@ impl Tls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     const NOW: u64 = 1_800_000_000;

@@ -12,7 +12,10 @@ pub(crate) const ACCESS_TOKEN_PREFIX: &str = "tr_pat_";
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
+    value
+        .strip_prefix("Bearer ")
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 /// The holder of a personal access token; management routes take nothing else.
@@ -25,7 +28,9 @@ impl FromRequestParts<AppState> for Account {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers).filter(|t| t.starts_with(ACCESS_TOKEN_PREFIX)).ok_or_else(ApiError::access_token)?;
+        let token = bearer(&parts.headers)
+            .filter(|t| t.starts_with(ACCESS_TOKEN_PREFIX))
+            .ok_or_else(ApiError::access_token)?;
         let user = store::account::by_token(&state.db, &tokens::digest(token)).await?;
         let (user_id, email) = user.ok_or_else(ApiError::access_token)?;
         Ok(Self { user_id, email })
@@ -67,7 +72,12 @@ impl FromRequestParts<AppState> for Caller {
 
 impl Caller {
     /// The environment that the path names, if this caller may touch it.
-    pub(crate) async fn environment(self, state: &AppState, project: &str, slug: &str) -> Result<Environment, ApiError> {
+    pub(crate) async fn environment(
+        self,
+        state: &AppState,
+        project: &str,
+        slug: &str,
+    ) -> Result<Environment, ApiError> {
         // The path says `staging`, the stored slug is the vendor's `stg`.
         let slug = if slug == "staging" { "stg" } else { slug };
         match self {

@@ -21,7 +21,8 @@ pub(crate) async fn whoami(
     account: Account,
     Query(query): Query<HashMap<String, String>>,
 ) -> Reply {
-    let mut identity = json!({ "userId": account.user_id, "email": account.email, "dashboardUrl": *state.origin });
+    let mut identity =
+        json!({ "userId": account.user_id, "email": account.email, "dashboardUrl": *state.origin });
     if let Some(reference) = query.get("projectRef")
         && let Some(project) = store::projects::find(&state.db, reference).await?
     {
@@ -34,7 +35,10 @@ pub(crate) async fn whoami(
     Ok(Json(identity).into_response())
 }
 
-pub(crate) async fn list(State(state): State<AppState>, _: Account) -> Reply<Json<Vec<Organization>>> {
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    _: Account,
+) -> Reply<Json<Vec<Organization>>> {
     Ok(Json(store::account::organizations(&state.db).await?))
 }
 
@@ -49,7 +53,9 @@ pub(crate) async fn projects(
     Path(org): Path<String>,
 ) -> Reply<Json<Vec<Project>>> {
     // An unknown organization has no projects; the vendor does not answer 404 here.
-    let Some(org) = store::account::organization(&state.db, &org).await? else { return Ok(Json(Vec::new())) };
+    let Some(org) = store::account::organization(&state.db, &org).await? else {
+        return Ok(Json(Vec::new()));
+    };
     Ok(Json(store::projects::list(&state.db, Some(&org.id)).await?))
 }
 
@@ -67,9 +73,13 @@ pub(crate) async fn create_project(
 ) -> Reply<Json<Project>> {
     let new: NewProject = body.json("Invalid request body")?;
     if !NAME_CHARS.contains(&new.name.chars().count()) {
-        return Err(ApiError::bad_request("Validation error: String must contain 1 to 255 character(s) at \"name\""));
+        return Err(ApiError::bad_request(
+            "Validation error: String must contain 1 to 255 character(s) at \"name\"",
+        ));
     }
     let org = store::account::organization(&state.db, &org).await?;
     let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
-    Ok(Json(store::projects::create(&state.db, &org.id, &new.name).await?))
+    Ok(Json(
+        store::projects::create(&state.db, &org.id, &new.name).await?,
+    ))
 }

@@ -19,8 +19,16 @@ pub(crate) async fn list(State(state): State<AppState>, _: Account) -> Reply<Jso
     Ok(Json(store::projects::list(&state.db, None).await?))
 }
 
-pub(crate) async fn get(State(state): State<AppState>, _: Account, Path(project): Path<String>) -> Reply<Json<Project>> {
-    Ok(Json(store::projects::find(&state.db, &project).await?.ok_or_else(unknown)?))
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    _: Account,
+    Path(project): Path<String>,
+) -> Reply<Json<Project>> {
+    Ok(Json(
+        store::projects::find(&state.db, &project)
+            .await?
+            .ok_or_else(unknown)?,
+    ))
 }
 
 #[derive(Deserialize)]
@@ -43,12 +51,20 @@ pub(crate) async fn rename(
     if !orgs::NAME_CHARS.contains(&name.chars().count()) {
         return Err(invalid());
     }
-    let id = store::projects::rename(&state.db, &project, name).await?.ok_or_else(unknown)?;
+    let id = store::projects::rename(&state.db, &project, name)
+        .await?
+        .ok_or_else(unknown)?;
     Ok(Json(json!({ "id": id, "name": name })))
 }
 
-pub(crate) async fn delete(State(state): State<AppState>, _: Account, Path(project): Path<String>) -> Reply<Json<Value>> {
-    let (id, runs) = store::projects::delete(&state.db, &project).await?.ok_or_else(unknown)?;
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    _: Account,
+    Path(project): Path<String>,
+) -> Reply<Json<Value>> {
+    let (id, runs) = store::projects::delete(&state.db, &project)
+        .await?
+        .ok_or_else(unknown)?;
     for run in runs {
         state.engine.cancel(&run);
     }
@@ -105,16 +121,22 @@ pub(crate) async fn environments(
 pub(crate) async fn runtimes(State(state): State<AppState>, _: Account) -> Reply<Response> {
     let mut rows = Vec::new();
     for project in store::projects::list(&state.db, None).await? {
-        let Some(environment) = store::projects::environment(&state.db, &project.reference, "prod").await? else { continue };
-        let deployment = store::deployments::current(&state.db, &environment.id).await?.map(|d| {
-            json!({
-                "runtime": d.runtime,
-                "runtimeVersion": d.runtime_version,
-                "nodeMajor": null,
-                "deployedAt": d.deployed_at,
-                "shortCode": d.short_code,
-            })
-        });
+        let Some(environment) =
+            store::projects::environment(&state.db, &project.reference, "prod").await?
+        else {
+            continue;
+        };
+        let deployment = store::deployments::current(&state.db, &environment.id)
+            .await?
+            .map(|d| {
+                json!({
+                    "runtime": d.runtime,
+                    "runtimeVersion": d.runtime_version,
+                    "nodeMajor": null,
+                    "deployedAt": d.deployed_at,
+                    "shortCode": d.short_code,
+                })
+            });
         rows.push(json!({
             "organization": { "title": project.organization.title, "slug": project.organization.slug },
             "project": { "name": project.name, "slug": project.slug, "externalRef": project.reference },

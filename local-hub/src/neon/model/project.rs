@@ -17,7 +17,7 @@ pub(crate) struct DefaultEndpointSettings {
     suspend_timeout_seconds: i64,
 }
 
-/// What holds here whatever was asked for.
+/// Neon's defaults. What was asked for is not taken over, because nothing here would enforce it.
 #[derive(Serialize)]
 pub(crate) struct ProjectSettings {
     allowed_ips: AllowedIps,
@@ -77,8 +77,8 @@ impl From<&ProjectRow> for ProjectCore {
                     protected_branches_only: false,
                 },
                 enable_logical_replication: false,
-                block_public_connections: true,
-                block_vpc_connections: true,
+                block_public_connections: false,
+                block_vpc_connections: false,
                 hipaa: false,
             },
             pg_version: row.pg_version,

@@ -77,6 +77,17 @@ pub(crate) async fn schedule(
         .await?;
         rows.push(row);
     }
+    let last = actions
+        .iter()
+        .rev()
+        .find(|a| matches!(a, Action::StartCompute | Action::SuspendCompute));
+    if let Some(last) = last {
+        sqlx::query("UPDATE neon.endpoints SET should_run = $2 WHERE id = $1")
+            .bind(&endpoint.id)
+            .bind(*last == Action::StartCompute)
+            .execute(tx)
+            .await?;
+    }
     Ok(rows)
 }
 

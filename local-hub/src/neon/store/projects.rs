@@ -321,7 +321,7 @@ pub(crate) async fn to_resume(db: &PgPool) -> Result<Vec<String>, sqlx::Error> {
         "SELECT p.id FROM neon.projects p
          WHERE NOT p.abandoned
            AND (EXISTS (SELECT FROM neon.operations o WHERE o.project_id = p.id AND o.status IN ('scheduling', 'running'))
-                OR p.deleted_at IS NULL AND EXISTS (SELECT FROM neon.endpoints e WHERE e.project_id = p.id AND e.state = 'active'))
+                OR p.deleted_at IS NULL AND EXISTS (SELECT FROM neon.endpoints e WHERE e.project_id = p.id AND e.should_run))
          ORDER BY p.seq",
     )
     .fetch_all(db)

@@ -46,9 +46,16 @@ pub(crate) struct Claimed {
 
 /// Up to `slots` ready runs, the longest waiting first, within the limits of their queues. A limit counts for each concurrency key
 /// by itself, as at the vendor.
-pub(crate) async fn claim(db: &PgPool, owner: i32, slots: usize) -> Result<Vec<Claimed>, sqlx::Error> {
+pub(crate) async fn claim(
+    db: &PgPool,
+    owner: i32,
+    slots: usize,
+) -> Result<Vec<Claimed>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CLAIM_LOCK).execute(&mut *tx).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(CLAIM_LOCK)
+        .execute(&mut *tx)
+        .await?;
     // The materialised form: with a plain subquery the planner may run LIMIT … SKIP LOCKED once per row and claim far too many.
     let claimed = sqlx::query_as(
         "WITH busy AS MATERIALIZED ( \
@@ -133,9 +140,17 @@ pub(crate) async fn heartbeat(db: &PgPool, lease: &Lease) -> Result<bool, sqlx::
 /// How an attempt leaves its run.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    Completed { output: String },
-    Failed { status: RunStatus, error: Problem },
-    Again { after: Duration, error: Problem },
+    Completed {
+        output: String,
+    },
+    Failed {
+        status: RunStatus,
+        error: Problem,
+    },
+    Again {
+        after: Duration,
+        error: Problem,
+    },
     /// The engine stops: the attempt does not count.
     Released,
 }
@@ -143,9 +158,21 @@ pub(crate) enum Ending {
 /// Gives the lease back. False when it was gone: then nothing is changed.
 pub(crate) async fn end(db: &PgPool, lease: &Lease, ending: &Ending) -> Result<bool, sqlx::Error> {
     let (status, output, error, after, counted) = match ending {
-        Ending::Completed { output } => (RunStatus::CompletedSuccessfully, Some(output), None, None, 0),
+        Ending::Completed { output } => (
+            RunStatus::CompletedSuccessfully,
+            Some(output),
+            None,
+            None,
+            0,
+        ),
         Ending::Failed { status, error } => (*status, None, Some(error), None, 0),
-        Ending::Again { after, error } => (RunStatus::RetryingAfterFailure, None, Some(error), Some(after.as_secs_f64()), 0),
+        Ending::Again { after, error } => (
+            RunStatus::RetryingAfterFailure,
+            None,
+            Some(error),
+            Some(after.as_secs_f64()),
+            0,
+        ),
         Ending::Released => (RunStatus::Pending, None, None, Some(0.0), 1),
     };
     let error = error.map(|e| serde_json::json!(e));
@@ -169,28 +196,27 @@ pub(crate) async fn end(db: &PgPool, lease: &Lease, ending: &Ending) -> Result<b
     Ok(result.rows_affected() == 1)
 }
 
-/// Puts runs back whose lease ran out. With `dead`, also those of engines that live no more, without waiting for their leases: an
-/// engine holds an advisory lock while it lives, and Postgres drops it with the engine's connection.
-pub(crate) async fn recover(db: &PgPool, dead: bool) -> Result<u64, sqlx::Error> {
+/// Puts runs back whose lease ran out, and without waiting for that those of engines that live no more: an engine holds an advisory
+/// lock while it lives, and Postgres drops it with the engine's connection.
+pub(crate) async fn recover(db: &PgPool) -> Result<u64, sqlx::Error> {
     let result = sqlx::query(
         "WITH lost AS MATERIALIZED ( \
              SELECT id FROM trigger.runs r WHERE lease_token IS NOT NULL \
-             AND (lease_expires_at < now() OR ($1 AND NOT EXISTS ( \
+             AND (lease_expires_at < now() OR NOT EXISTS ( \
                  SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                 AND l.classid::bigint = $2 AND l.objid::bigint = r.lease_owner))) \
-             ORDER BY seq LIMIT $4 FOR UPDATE SKIP LOCKED \
+                 AND l.classid::bigint = $1 AND l.objid::bigint = r.lease_owner)) \
+             ORDER BY seq LIMIT $3 FOR UPDATE SKIP LOCKED \
          ) \
          UPDATE trigger.runs r SET \
-             status = CASE WHEN stalls < $3 THEN 'PENDING' ELSE 'SYSTEM_FAILURE' END, \
-             finished_at = CASE WHEN stalls < $3 THEN NULL ELSE now() END, \
+             status = CASE WHEN stalls < $2 THEN 'PENDING' ELSE 'SYSTEM_FAILURE' END, \
+             finished_at = CASE WHEN stalls < $2 THEN NULL ELSE now() END, \
              error = jsonb_build_object('name', 'TASK_RUN_STALLED_EXECUTING', 'message', \
                  'The engine stopped while the run was executing'), \
              stalls = stalls + 1, available_at = now(), updated_at = now(), \
              lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL \
          FROM lost WHERE r.id = lost.id",
     )
-    .bind(dead)
     .bind(i64::from(PRESENCE_LOCK_CLASS))
     .bind(MAX_STALLS)
     .bind(BATCH)

@@ -34,7 +34,10 @@ impl Deployment {
         format!("{}.{}", self.version_day, self.version_number)
     }
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self.status.as_str(), "DEPLOYED" | "FAILED" | "CANCELED" | "TIMED_OUT")
+        matches!(
+            self.status.as_str(),
+            "DEPLOYED" | "FAILED" | "CANCELED" | "TIMED_OUT"
+        )
     }
 }
 
@@ -63,25 +66,36 @@ pub(crate) struct NewDeployment<'a> {
 
 #[derive(Debug)]
 pub(crate) enum Initialized {
-    Created { deployment: Box<Deployment>, canceled: Vec<(String, String)> },
+    Created {
+        deployment: Box<Deployment>,
+        canceled: Vec<(String, String)>,
+    },
     /// The same external id is deployed already: nothing to do.
     Existing(Box<Deployment>),
     /// The same external id is being deployed; its version.
     InProgress(String),
 }
 
-pub(crate) async fn initialize(db: &PgPool, environment: &str, new: NewDeployment<'_>) -> Result<Initialized, sqlx::Error> {
+pub(crate) async fn initialize(
+    db: &PgPool,
+    environment: &str,
+    new: NewDeployment<'_>,
+) -> Result<Initialized, sqlx::Error> {
     let mut tx = db.begin().await?;
     // One at a time for an environment: versions count up, and one external id is deployed once.
-    sqlx::query("SELECT id FROM trigger.environments WHERE id = $1 FOR UPDATE").bind(environment).execute(&mut *tx).await?;
+    sqlx::query("SELECT id FROM trigger.environments WHERE id = $1 FOR UPDATE")
+        .bind(environment)
+        .execute(&mut *tx)
+        .await?;
     let mut canceled = Vec::new();
     if let Some(external_id) = new.external_id {
-        let mut same: Vec<Deployment> =
-            sqlx::query_as(select!("AND d.external_id = $2 ORDER BY d.version_day DESC, d.version_number DESC"))
-                .bind(environment)
-                .bind(external_id)
-                .fetch_all(&mut *tx)
-                .await?;
+        let mut same: Vec<Deployment> = sqlx::query_as(select!(
+            "AND d.external_id = $2 ORDER BY d.version_day DESC, d.version_number DESC"
+        ))
+        .bind(environment)
+        .bind(external_id)
+        .fetch_all(&mut *tx)
+        .await?;
         let in_progress: Vec<Deployment> = same.iter().filter(|d| !d.is_final()).cloned().collect();
         if new.force {
             for deployment in in_progress {
@@ -116,16 +130,35 @@ pub(crate) async fn initialize(db: &PgPool, environment: &str, new: NewDeploymen
     .bind(new.git)
     .execute(&mut *tx)
     .await?;
-    let deployment = sqlx::query_as(select!("AND d.id = $2")).bind(environment).bind(&id).fetch_one(&mut *tx).await?;
+    let deployment = sqlx::query_as(select!("AND d.id = $2"))
+        .bind(environment)
+        .bind(&id)
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
-    Ok(Initialized::Created { deployment: Box::new(deployment), canceled })
+    Ok(Initialized::Created {
+        deployment: Box::new(deployment),
+        canceled,
+    })
 }
 
-pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Option<Deployment>, sqlx::Error> {
-    sqlx::query_as(select!("AND d.id = $2")).bind(environment).bind(id).fetch_optional(db).await
+pub(crate) async fn find(
+    db: &PgPool,
+    environment: &str,
+    id: &str,
+) -> Result<Option<Deployment>, sqlx::Error> {
+    sqlx::query_as(select!("AND d.id = $2"))
+        .bind(environment)
+        .bind(id)
+        .fetch_optional(db)
+        .await
 }
 
-pub(crate) async fn by_version(db: &PgPool, environment: &str, version: &str) -> Result<Option<Deployment>, sqlx::Error> {
+pub(crate) async fn by_version(
+    db: &PgPool,
+    environment: &str,
+    version: &str,
+) -> Result<Option<Deployment>, sqlx::Error> {
     sqlx::query_as(select!("AND d.version_day || '.' || d.version_number = $2"))
         .bind(environment)
         .bind(version)
@@ -133,16 +166,29 @@ pub(crate) async fn by_version(db: &PgPool, environment: &str, version: &str) ->
         .await
 }
 
-pub(crate) async fn current(db: &PgPool, environment: &str) -> Result<Option<Deployment>, sqlx::Error> {
-    sqlx::query_as(select!("AND d.id = (SELECT p.deployment_id FROM trigger.promotions p WHERE p.environment_id = $1)"))
-        .bind(environment)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn current(
+    db: &PgPool,
+    environment: &str,
+) -> Result<Option<Deployment>, sqlx::Error> {
+    sqlx::query_as(select!(
+        "AND d.id = (SELECT p.deployment_id FROM trigger.promotions p WHERE p.environment_id = $1)"
+    ))
+    .bind(environment)
+    .fetch_optional(db)
+    .await
 }
 
 /// The newest of a kind, whatever its status.
-pub(crate) async fn latest(db: &PgPool, environment: &str, kind: &str) -> Result<Option<Deployment>, sqlx::Error> {
-    sqlx::query_as(select!("AND d.kind = $2 ORDER BY d.seq DESC LIMIT 1")).bind(environment).bind(kind).fetch_optional(db).await
+pub(crate) async fn latest(
+    db: &PgPool,
+    environment: &str,
+    kind: &str,
+) -> Result<Option<Deployment>, sqlx::Error> {
+    sqlx::query_as(select!("AND d.kind = $2 ORDER BY d.seq DESC LIMIT 1"))
+        .bind(environment)
+        .bind(kind)
+        .fetch_optional(db)
+        .await
 }
 
 #[derive(Debug, Default)]
@@ -157,7 +203,11 @@ pub(crate) struct Filter<'a> {
 }
 
 /// Newest first.
-pub(crate) async fn list(db: &PgPool, environment: &str, filter: Filter<'_>) -> Result<Vec<Deployment>, sqlx::Error> {
+pub(crate) async fn list(
+    db: &PgPool,
+    environment: &str,
+    filter: Filter<'_>,
+) -> Result<Vec<Deployment>, sqlx::Error> {
     sqlx::query_as(select!(
         "AND ($2::text IS NULL OR d.status = $2) \
          AND ($3::text IS NULL OR d.seq < (SELECT seq FROM trigger.deployments WHERE id = $3 AND environment_id = $1)) \
@@ -177,7 +227,12 @@ pub(crate) async fn list(db: &PgPool, environment: &str, filter: Filter<'_>) -> 
 }
 
 /// Moves an unfinished deployment to FAILED. Does nothing to a finished one.
-pub(crate) async fn fail(db: &PgPool, environment: &str, id: &str, error: &Value) -> Result<bool, sqlx::Error> {
+pub(crate) async fn fail(
+    db: &PgPool,
+    environment: &str,
+    id: &str,
+    error: &Value,
+) -> Result<bool, sqlx::Error> {
     let result = sqlx::query(
         "UPDATE trigger.deployments SET status = 'FAILED', status_at = now(), error = $3 WHERE environment_id = $1 AND id = $2 \
          AND status NOT IN ('DEPLOYED', 'FAILED', 'CANCELED', 'TIMED_OUT')",
@@ -315,7 +370,11 @@ pub(crate) async fn register_worker(
     Ok(Some(worker))
 }
 
-async fn insert_task(tx: &mut PgConnection, worker: &str, task: &NewTask) -> Result<(), sqlx::Error> {
+async fn insert_task(
+    tx: &mut PgConnection,
+    worker: &str,
+    task: &NewTask,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO trigger.worker_tasks (id, worker_id, slug, file_path, export_name, trigger_source, queue, queue_config, retry, \
          max_duration, ttl, schedule, payload_schema) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
@@ -338,7 +397,12 @@ async fn insert_task(tx: &mut PgConnection, worker: &str, task: &NewTask) -> Res
     Ok(())
 }
 
-async fn upsert_queue(tx: &mut PgConnection, environment: &str, name: &str, limit: Option<i32>) -> Result<(), sqlx::Error> {
+async fn upsert_queue(
+    tx: &mut PgConnection,
+    environment: &str,
+    name: &str,
+    limit: Option<i32>,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO trigger.queues (environment_id, name, concurrency_limit) VALUES ($1, $2, $3) \
          ON CONFLICT (environment_id, name) DO UPDATE SET concurrency_limit = excluded.concurrency_limit",
@@ -385,7 +449,10 @@ pub(crate) async fn promote(
     declared: &[Declared],
     allow_rollback: bool,
 ) -> Result<Promotion, sqlx::Error> {
-    sqlx::query("SELECT id FROM trigger.environments WHERE id = $1 FOR UPDATE").bind(environment).execute(&mut *tx).await?;
+    sqlx::query("SELECT id FROM trigger.environments WHERE id = $1 FOR UPDATE")
+        .bind(environment)
+        .execute(&mut *tx)
+        .await?;
     let current: Option<(String, i32, i32)> = sqlx::query_as(
         "SELECT d.id, d.version_day, d.version_number FROM trigger.promotions p JOIN trigger.deployments d ON d.id = p.deployment_id \
          WHERE p.environment_id = $1",

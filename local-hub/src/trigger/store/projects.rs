@@ -6,7 +6,10 @@ use super::super::model::{Environment, Project};
 use crate::tokens;
 
 /// What a project of the vendor's free plan has: slug, kind, prefix of its secret key.
-const ENVIRONMENTS: &[(&str, &str, &str)] = &[("dev", "DEVELOPMENT", "tr_dev_"), ("prod", "PRODUCTION", "tr_prod_")];
+const ENVIRONMENTS: &[(&str, &str, &str)] = &[
+    ("dev", "DEVELOPMENT", "tr_dev_"),
+    ("prod", "PRODUCTION", "tr_prod_"),
+];
 const KEY_LEN: usize = 24;
 
 macro_rules! select_project {
@@ -32,7 +35,11 @@ macro_rules! select_environment {
     };
 }
 
-pub(crate) async fn create(db: &PgPool, organization_id: &str, name: &str) -> Result<Project, sqlx::Error> {
+pub(crate) async fn create(
+    db: &PgPool,
+    organization_id: &str,
+    name: &str,
+) -> Result<Project, sqlx::Error> {
     let mut tx = db.begin().await?;
     let (id, reference) = (ids::cuid(), ids::project_ref());
     sqlx::query("INSERT INTO trigger.projects (id, ref, organization_id, name, slug) VALUES ($1, $2, $3, $4, $5)")
@@ -53,35 +60,55 @@ pub(crate) async fn create(db: &PgPool, organization_id: &str, name: &str) -> Re
             .execute(&mut *tx)
             .await?;
     }
-    let project = sqlx::query_as(select_project!("AND p.id = $1")).bind(&id).fetch_one(&mut *tx).await?;
+    let project = sqlx::query_as(select_project!("AND p.id = $1"))
+        .bind(&id)
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(project)
 }
 
 /// Newest last; of one organization when it is given.
-pub(crate) async fn list(db: &PgPool, organization_id: Option<&str>) -> Result<Vec<Project>, sqlx::Error> {
-    sqlx::query_as(select_project!("AND ($1::text IS NULL OR p.organization_id = $1) ORDER BY p.created_at, p.id"))
-        .bind(organization_id)
-        .fetch_all(db)
-        .await
+pub(crate) async fn list(
+    db: &PgPool,
+    organization_id: Option<&str>,
+) -> Result<Vec<Project>, sqlx::Error> {
+    sqlx::query_as(select_project!(
+        "AND ($1::text IS NULL OR p.organization_id = $1) ORDER BY p.created_at, p.id"
+    ))
+    .bind(organization_id)
+    .fetch_all(db)
+    .await
 }
 
 pub(crate) async fn find(db: &PgPool, reference: &str) -> Result<Option<Project>, sqlx::Error> {
-    sqlx::query_as(select_project!("AND p.ref = $1")).bind(reference).fetch_optional(db).await
-}
-
-/// The project's id, `None` when there is no such project.
-pub(crate) async fn rename(db: &PgPool, reference: &str, name: &str) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar("UPDATE trigger.projects SET name = $2 WHERE ref = $1 AND deleted_at IS NULL RETURNING id")
+    sqlx::query_as(select_project!("AND p.ref = $1"))
         .bind(reference)
-        .bind(name)
         .fetch_optional(db)
         .await
 }
 
+/// The project's id, `None` when there is no such project.
+pub(crate) async fn rename(
+    db: &PgPool,
+    reference: &str,
+    name: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE trigger.projects SET name = $2 WHERE ref = $1 AND deleted_at IS NULL RETURNING id",
+    )
+    .bind(reference)
+    .bind(name)
+    .fetch_optional(db)
+    .await
+}
+
 /// Its keys stop working and its schedules stop firing at once; runs that wait are cancelled. Returns the project's id and the
 /// runs that are executing.
-pub(crate) async fn delete(db: &PgPool, reference: &str) -> Result<Option<(String, Vec<String>)>, sqlx::Error> {
+pub(crate) async fn delete(
+    db: &PgPool,
+    reference: &str,
+) -> Result<Option<(String, Vec<String>)>, sqlx::Error> {
     let mut tx = db.begin().await?;
     let id: Option<String> = sqlx::query_scalar(
         "UPDATE trigger.projects SET deleted_at = now() WHERE ref = $1 AND deleted_at IS NULL RETURNING id",
@@ -103,10 +130,24 @@ pub(crate) async fn delete(db: &PgPool, reference: &str) -> Result<Option<(Strin
     Ok(Some((id, runs)))
 }
 
-pub(crate) async fn environment_by_key(db: &PgPool, key: &str) -> Result<Option<Environment>, sqlx::Error> {
-    sqlx::query_as(select_environment!("AND e.api_key = $1")).bind(key).fetch_optional(db).await
+pub(crate) async fn environment_by_key(
+    db: &PgPool,
+    key: &str,
+) -> Result<Option<Environment>, sqlx::Error> {
+    sqlx::query_as(select_environment!("AND e.api_key = $1"))
+        .bind(key)
+        .fetch_optional(db)
+        .await
 }
 
-pub(crate) async fn environment(db: &PgPool, reference: &str, slug: &str) -> Result<Option<Environment>, sqlx::Error> {
-    sqlx::query_as(select_environment!("AND p.ref = $1 AND e.slug = $2")).bind(reference).bind(slug).fetch_optional(db).await
+pub(crate) async fn environment(
+    db: &PgPool,
+    reference: &str,
+    slug: &str,
+) -> Result<Option<Environment>, sqlx::Error> {
+    sqlx::query_as(select_environment!("AND p.ref = $1 AND e.slug = $2"))
+        .bind(reference)
+        .bind(slug)
+        .fetch_optional(db)
+        .await
 }

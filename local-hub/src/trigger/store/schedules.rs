@@ -49,7 +49,11 @@ pub(crate) async fn now(tx: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Er
 }
 
 /// Makes, changes and removes declared schedules of an environment so that they are exactly these.
-pub(crate) async fn sync_declared(tx: &mut PgConnection, environment: &str, declared: &[Declared]) -> Result<(), sqlx::Error> {
+pub(crate) async fn sync_declared(
+    tx: &mut PgConnection,
+    environment: &str,
+    declared: &[Declared],
+) -> Result<(), sqlx::Error> {
     let now = now(tx).await?;
     let tasks: Vec<&str> = declared.iter().map(|d| d.task.as_str()).collect();
     sqlx::query("DELETE FROM trigger.schedules WHERE environment_id = $1 AND kind = 'DECLARATIVE' AND task <> ALL($2)")
@@ -59,7 +63,9 @@ pub(crate) async fn sync_declared(tx: &mut PgConnection, environment: &str, decl
         .await?;
     for schedule in declared {
         // Validated when the worker was registered, so there is a next tick.
-        let Some(next) = schedule.cron.next_after(now) else { continue };
+        let Some(next) = schedule.cron.next_after(now) else {
+            continue;
+        };
         // A schedule that did not change keeps its next tick: a deploy just before it must not skip it.
         sqlx::query(
             "INSERT INTO trigger.schedules AS s (id, project_id, environment_id, kind, task, cron, description, timezone, \
@@ -108,10 +114,17 @@ pub(crate) enum Upserted {
 }
 
 /// As at the vendor, an existing schedule keeps its task and moves to the environment of the caller.
-pub(crate) async fn upsert(db: &PgPool, project: &str, environment: &str, new: Upsert<'_>) -> Result<Upserted, sqlx::Error> {
+pub(crate) async fn upsert(
+    db: &PgPool,
+    project: &str,
+    environment: &str,
+    new: Upsert<'_>,
+) -> Result<Upserted, sqlx::Error> {
     let mut tx = db.begin().await?;
     let now = now(&mut tx).await?;
-    let Some(next) = new.cron.next_after(now) else { return Ok(Upserted::Never) };
+    let Some(next) = new.cron.next_after(now) else {
+        return Ok(Upserted::Never);
+    };
     let generated = tokens::generate("", 24);
     let (id, key, user_key) = match new.target {
         Target::Key(key) if !key.is_empty() => (None, key, true),
@@ -174,17 +187,33 @@ pub(crate) async fn upsert(db: &PgPool, project: &str, environment: &str, new: U
             id
         }
     };
-    let schedule = sqlx::query_as(select!("WHERE s.id = $1")).bind(&id).fetch_one(&mut *tx).await?;
+    let schedule = sqlx::query_as(select!("WHERE s.id = $1"))
+        .bind(&id)
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(Upserted::Done(Box::new(schedule)))
 }
 
-pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Option<Schedule>, sqlx::Error> {
-    sqlx::query_as(select!("WHERE s.environment_id = $1 AND s.id = $2")).bind(environment).bind(id).fetch_optional(db).await
+pub(crate) async fn find(
+    db: &PgPool,
+    environment: &str,
+    id: &str,
+) -> Result<Option<Schedule>, sqlx::Error> {
+    sqlx::query_as(select!("WHERE s.environment_id = $1 AND s.id = $2"))
+        .bind(environment)
+        .bind(id)
+        .fetch_optional(db)
+        .await
 }
 
 /// True when the project has a schedule of this id in another environment.
-pub(crate) async fn hidden(db: &PgPool, project: &str, environment: &str, id: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn hidden(
+    db: &PgPool,
+    project: &str,
+    environment: &str,
+    id: &str,
+) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM trigger.schedules WHERE project_id = $1 AND id = $2 AND environment_id <> $3)",
     )
@@ -196,17 +225,25 @@ pub(crate) async fn hidden(db: &PgPool, project: &str, environment: &str, id: &s
 }
 
 /// One page, oldest first, and how many there are.
-pub(crate) async fn list(db: &PgPool, environment: &str, page: i64, per_page: i64) -> Result<(Vec<Schedule>, i64), sqlx::Error> {
-    let count = sqlx::query_scalar("SELECT count(*) FROM trigger.schedules WHERE environment_id = $1")
-        .bind(environment)
-        .fetch_one(db)
-        .await?;
-    let schedules = sqlx::query_as(select!("WHERE s.environment_id = $1 ORDER BY s.created_at, s.id LIMIT $2 OFFSET $3"))
-        .bind(environment)
-        .bind(per_page)
-        .bind((page - 1).saturating_mul(per_page))
-        .fetch_all(db)
-        .await?;
+pub(crate) async fn list(
+    db: &PgPool,
+    environment: &str,
+    page: i64,
+    per_page: i64,
+) -> Result<(Vec<Schedule>, i64), sqlx::Error> {
+    let count =
+        sqlx::query_scalar("SELECT count(*) FROM trigger.schedules WHERE environment_id = $1")
+            .bind(environment)
+            .fetch_one(db)
+            .await?;
+    let schedules = sqlx::query_as(select!(
+        "WHERE s.environment_id = $1 ORDER BY s.created_at, s.id LIMIT $2 OFFSET $3"
+    ))
+    .bind(environment)
+    .bind(per_page)
+    .bind((page - 1).saturating_mul(per_page))
+    .fetch_all(db)
+    .await?;
     Ok((schedules, count))
 }
 
@@ -220,7 +257,12 @@ pub(crate) async fn delete(db: &PgPool, environment: &str, id: &str) -> Result<b
 }
 
 /// Ticks that passed while a schedule was inactive are not made up for.
-pub(crate) async fn set_active(db: &PgPool, id: &str, active: bool, cron: &Cron) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_active(
+    db: &PgPool,
+    id: &str,
+    active: bool,
+    cron: &Cron,
+) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
     let next = cron.next_after(now(&mut tx).await?);
     sqlx::query(
@@ -265,7 +307,11 @@ pub(crate) async fn advance(
 }
 
 /// Where the newest registration of a task in a project came from: `STANDARD` or `SCHEDULED`.
-pub(crate) async fn task_source(db: &PgPool, project: &str, task: &str) -> Result<Option<String>, sqlx::Error> {
+pub(crate) async fn task_source(
+    db: &PgPool,
+    project: &str,
+    task: &str,
+) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT t.trigger_source FROM trigger.worker_tasks t JOIN trigger.workers w ON w.id = t.worker_id \
          JOIN trigger.environments e ON e.id = w.environment_id WHERE e.project_id = $1 AND t.slug = $2 \
