@@ -8,11 +8,7 @@ use psn_plugin_build::{FIRST_PARTY, build, nested_target_dir, rerun_if_changed, 
 use sha2::{Digest, Sha256};
 
 #[path = "src/plugins/manifest.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the host's own code; only what pins a plugin is used here"
-)]
+#[allow(dead_code, unreachable_pub, reason = "the host's own code; only what pins a plugin is used here")]
 mod manifest;
 
 fn main() {
@@ -26,19 +22,12 @@ fn main() {
     let mut table = String::from("&[\n");
     for ((name, _), path) in FIRST_PARTY.iter().zip(&components) {
         let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let manifest = fs::read(
-            Path::new(&var("CARGO_MANIFEST_DIR"))
-                .join("../plugins")
-                .join(name)
-                .join("plugin.toml"),
-        )
-        .unwrap_or_else(|e| panic!("plugins/{name}/plugin.toml: {e}"));
-        let manifest = manifest::Manifest::parse(&manifest)
-            .unwrap_or_else(|e| panic!("plugins/{name}/plugin.toml: {e}"));
-        assert_eq!(
-            manifest.plugin.name, *name,
-            "plugins/{name}/plugin.toml names another plugin"
-        );
+        let manifest =
+            fs::read(Path::new(&var("CARGO_MANIFEST_DIR")).join("../plugins").join(name).join("plugin.toml"))
+                .unwrap_or_else(|e| panic!("plugins/{name}/plugin.toml: {e}"));
+        let manifest =
+            manifest::Manifest::parse(&manifest).unwrap_or_else(|e| panic!("plugins/{name}/plugin.toml: {e}"));
+        assert_eq!(manifest.plugin.name, *name, "plugins/{name}/plugin.toml names another plugin");
         println!("cargo::rerun-if-changed=../plugins/{name}/plugin.toml");
         writeln!(
             table,
@@ -50,8 +39,7 @@ fn main() {
         .expect("writing to a string");
     }
     table.push_str("]\n");
-    fs::write(Path::new(&var("OUT_DIR")).join("first_party.rs"), table)
-        .expect("OUT_DIR is writable");
+    fs::write(Path::new(&var("OUT_DIR")).join("first_party.rs"), table).expect("OUT_DIR is writable");
 }
 
 fn built() -> Vec<PathBuf> {
@@ -71,11 +59,7 @@ fn prebuilt(dir: &Path) -> Vec<PathBuf> {
         .iter()
         .map(|(name, _)| {
             let path = dir.join(format!("{name}.wasm"));
-            assert!(
-                path.is_file(),
-                "PSN_PLUGINS_DIR: {} is not there",
-                path.display()
-            );
+            assert!(path.is_file(), "PSN_PLUGINS_DIR: {} is not there", path.display());
             println!("cargo::rerun-if-changed={}", path.display());
             path
         })

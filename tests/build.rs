@@ -6,10 +6,7 @@ use psn_plugin_build::{build, nested_target_dir, rerun_if_changed, workspace_of}
 /// Package, and the variable that says where its component is.
 const COMPONENTS: &[(&str, &str)] = &[
     ("psn-example-publish-post", "PSN_EXAMPLE_PUBLISH_POST"),
-    (
-        "psn-fixture-ungranted-import",
-        "PSN_FIXTURE_UNGRANTED_IMPORT",
-    ),
+    ("psn-fixture-ungranted-import", "PSN_FIXTURE_UNGRANTED_IMPORT"),
     ("psn-fixture-ungranted-route", "PSN_FIXTURE_UNGRANTED_ROUTE"),
 ];
 
@@ -20,10 +17,7 @@ fn main() -> anyhow::Result<()> {
     let built = build(&workspace, &packages, &target)?;
     rerun_if_changed(&workspace, &built);
     for ((_, variable), component) in COMPONENTS.iter().zip(&built) {
-        println!(
-            "cargo::rustc-env={variable}={}",
-            component.component.display()
-        );
+        println!("cargo::rustc-env={variable}={}", component.component.display());
     }
     Ok(())
 }

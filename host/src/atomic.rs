@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// Writes a file beside its place, has it on disk, then moves it there, and has that on disk too.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path)?;
-    let result = write_new(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_parent(path));
+    let result =
+        write_new(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_parent(path));
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }

@@ -49,28 +49,19 @@ impl Redactor {
                 add_forms(&decoded, &mut forms);
             }
         }
-        let mut inner = self
-            .inner
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = inner.patterns.len();
         inner.patterns.extend(forms);
         if inner.patterns.len() == before {
             return;
         }
         // Longest first, so that a whole URL is replaced as one and not around its password.
-        inner.automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&inner.patterns)
-            .ok();
+        inner.automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&inner.patterns).ok();
     }
 
     /// Whether any form of a live secret is in there.
     pub fn finds(&self, bytes: &[u8]) -> bool {
-        self.read()
-            .automaton
-            .as_ref()
-            .is_some_and(|a| a.is_match(bytes))
+        self.read().automaton.as_ref().is_some_and(|a| a.is_match(bytes))
     }
 
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -102,9 +93,7 @@ impl Redactor {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Forms> {
-        self.inner
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -125,10 +114,8 @@ fn add_forms(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     add(hex::encode_upper(bytes));
     let json = serde_json::Value::from(value).to_string();
     add(json[1..json.len() - 1].to_owned());
-    for engine in [
-        &base64::engine::general_purpose::STANDARD_NO_PAD,
-        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
-    ] {
+    for engine in [&base64::engine::general_purpose::STANDARD_NO_PAD, &base64::engine::general_purpose::URL_SAFE_NO_PAD]
+    {
         for offset in 0..3usize {
             // At offset n, the first characters also carry bits of n unknown bytes, and the last may carry bits of what
             // follows: only the characters in between are the secret's own.
@@ -180,10 +167,7 @@ mod tests {
     #[test]
     fn a_url_is_replaced_as_one_and_its_password_alone_too() {
         let r = redactor("postgresql://owner:npg_s3cretpart@127.0.0.1:5432/hub");
-        assert_eq!(
-            r.redact("at postgresql://owner:npg_s3cretpart@127.0.0.1:5432/hub now"),
-            "at [redacted] now"
-        );
+        assert_eq!(r.redact("at postgresql://owner:npg_s3cretpart@127.0.0.1:5432/hub now"), "at [redacted] now");
         assert_eq!(r.redact("password npg_s3cretpart!"), "password [redacted]!");
     }
 

@@ -47,7 +47,9 @@ impl From<SecretError> for CodedError {
     fn from(e: SecretError) -> Self {
         let message = e.to_string();
         match e {
-            SecretError::BadName(_) => CodedError::new("secrets.bad-name", message, ["psn keys set NEON_API_KEY --stdin"]),
+            SecretError::BadName(_) => {
+                CodedError::new("secrets.bad-name", message, ["psn keys set NEON_API_KEY --stdin"])
+            }
             SecretError::NotKept { .. } => CodedError::new("secrets.not-kept", message, ["psn status"]),
             SecretError::Backend(e) => *e,
         }
@@ -70,21 +72,14 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    pub fn open(
-        backend: Box<dyn SecretBackend>,
-        redactor: Arc<Redactor>,
-    ) -> Result<Self, SecretError> {
+    pub fn open(backend: Box<dyn SecretBackend>, redactor: Arc<Redactor>) -> Result<Self, SecretError> {
         let values = backend.load()?;
         for (name, value) in &values {
             if !is_public(name) {
                 redactor.register(value);
             }
         }
-        Ok(Self {
-            backend,
-            values: RwLock::new(values),
-            redactor,
-        })
+        Ok(Self { backend, values: RwLock::new(values), redactor })
     }
 
     pub fn get(&self, name: &str) -> Option<Secret> {
@@ -111,17 +106,11 @@ impl Secrets {
         if !is_public(name) {
             self.redactor.register(&value);
         }
-        if self
-            .get(name)
-            .is_some_and(|old| old.expose() == value.expose())
-        {
+        if self.get(name).is_some_and(|old| old.expose() == value.expose()) {
             return Ok(());
         }
         self.backend.store(name, &value)?;
-        self.values
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(name.to_owned(), value);
+        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value);
         Ok(())
     }
 
@@ -131,18 +120,13 @@ impl Secrets {
             return Ok(());
         }
         let mut buf = Zeroizing::new(vec![0u8; bytes]);
-        getrandom::fill(&mut buf).map_err(|e| SecretError::NotKept {
-            name: name.to_owned(),
-            reason: e.to_string(),
-        })?;
+        getrandom::fill(&mut buf).map_err(|e| SecretError::NotKept { name: name.to_owned(), reason: e.to_string() })?;
         self.set(name, Secret::new(hex::encode(buf.as_slice())))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Secret>> {
         // A panic while the lock was held cannot leave the map half changed: insert is the last thing done under it.
-        self.values
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.values.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -154,9 +138,7 @@ pub fn is_secret_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_SECRET_NAME
         && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// What stands in hub.env beside the secrets and is none: it may be shown, and is not redacted.
@@ -169,18 +151,11 @@ pub struct MemoryBackend(pub std::sync::Mutex<BTreeMap<String, Secret>>);
 
 impl SecretBackend for MemoryBackend {
     fn load(&self) -> Result<BTreeMap<String, Secret>, SecretError> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone())
+        Ok(self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
     }
 
     fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(name.to_owned(), value.clone());
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value.clone());
         Ok(())
     }
 }

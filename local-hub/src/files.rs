@@ -1,9 +1,7 @@
 //! Files that must be whole or absent after a crash, and locks that end with their holder.
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,17 +16,9 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
     let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let temp = dir.join(format!(
-        ".{}.{}-{n}",
-        name.to_string_lossy(),
-        std::process::id()
-    ));
+    let temp = dir.join(format!(".{}.{}-{n}", name.to_string_lossy(), std::process::id()));
     let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temp)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temp)?;
         // The umask may have taken bits away that another account needs.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
@@ -85,11 +75,7 @@ pub(crate) fn tail(path: &Path, from: u64, max: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(max).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let cut = if start > from {
-        text.find('\n').map_or(0, |i| i + 1)
-    } else {
-        0
-    };
+    let cut = if start > from { text.find('\n').map_or(0, |i| i + 1) } else { 0 };
     Ok(text[cut..].trim_end().to_owned())
 }
 
@@ -115,13 +101,7 @@ impl FileLock {
     /// `None` when another process, or another part of this one, holds it.
     pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<FileLock>> {
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -130,10 +110,7 @@ impl FileLock {
             // The last holder may have deleted the file between our open and our lock: then this is a lock on nothing.
             match fs::metadata(path) {
                 Ok(there) if there.ino() == file.metadata()?.ino() => {
-                    return Ok(Some(FileLock {
-                        file,
-                        path: path.to_owned(),
-                    }));
+                    return Ok(Some(FileLock { file, path: path.to_owned() }));
                 }
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -20,21 +20,14 @@ async fn a_second_psn_attaches_to_the_running_server() {
     let clusters = home.clusters();
     let first = clusters.create("one").await.unwrap();
     let mut db = superuser(&first).await;
-    run(
-        &mut db,
-        "CREATE TABLE t (n bigint); INSERT INTO t VALUES (42)",
-    )
-    .await;
+    run(&mut db, "CREATE TABLE t (n bigint); INSERT INTO t VALUES (42)").await;
 
     let other = home.clusters();
     assert!(other.info("one").is_none(), "it has not looked yet");
     let second = other.start("one").await.unwrap();
     assert_eq!((second.pid, second.port), (first.pid, first.port));
     assert_eq!(other.create("one").await.unwrap().pid, first.pid);
-    assert_eq!(
-        number(&mut superuser(&second).await, "SELECT n FROM t").await,
-        42
-    );
+    assert_eq!(number(&mut superuser(&second).await, "SELECT n FROM t").await, 42);
 
     other.stop("one").await.unwrap();
     assert!(clusters.info("one").is_none());
@@ -42,10 +35,7 @@ async fn a_second_psn_attaches_to_the_running_server() {
     let third = clusters.start("one").await.unwrap();
     assert_ne!(third.pid, first.pid);
     assert_eq!(third.port, first.port, "connection strings stay valid");
-    assert_eq!(
-        number(&mut superuser(&third).await, "SELECT n FROM t").await,
-        42
-    );
+    assert_eq!(number(&mut superuser(&third).await, "SELECT n FROM t").await, 42);
 }
 
 #[tokio::test]
@@ -55,28 +45,19 @@ async fn committed_data_survives_a_kill_of_the_postmaster_and_of_everything() {
     let mut info = clusters.create("one").await.unwrap();
     run(&mut superuser(&info).await, "CREATE TABLE t (n bigint)").await;
     for round in 1..=4i64 {
-        run(
-            &mut superuser(&info).await,
-            &format!("INSERT INTO t VALUES ({round})"),
-        )
-        .await;
+        run(&mut superuser(&info).await, &format!("INSERT INTO t VALUES ({round})")).await;
         if round % 2 == 1 {
             // Its children go on for a moment; the next start must neither run beside them nor give up.
             kill(info.pid, Signal::KILL);
         } else {
-            processes(&home.cluster_dir("one"))
-                .into_iter()
-                .for_each(|pid| kill(pid, Signal::KILL));
+            processes(&home.cluster_dir("one")).into_iter().for_each(|pid| kill(pid, Signal::KILL));
         }
         common::until_dead(info.pid).await;
         let again = clusters.start("one").await.unwrap();
         assert_ne!(again.pid, info.pid);
         assert_eq!(again.port, info.port);
         info = again;
-        assert_eq!(
-            number(&mut superuser(&info).await, "SELECT count(*) FROM t").await,
-            round
-        );
+        assert_eq!(number(&mut superuser(&info).await, "SELECT count(*) FROM t").await, round);
     }
 }
 
@@ -86,9 +67,7 @@ async fn lock_files_that_name_a_stranger_do_not_stop_a_start() {
     let clusters = home.clusters();
     let info = clusters.create("one").await.unwrap();
     let dir = home.cluster_dir("one");
-    processes(&dir)
-        .into_iter()
-        .for_each(|pid| kill(pid, Signal::KILL));
+    processes(&dir).into_iter().for_each(|pid| kill(pid, Signal::KILL));
     until_gone(&dir).await;
 
     // Postgres respects a lock file whose process exists and belongs to the same account.
@@ -100,25 +79,16 @@ async fn lock_files_that_name_a_stranger_do_not_stop_a_start() {
         sleep.uid(owner);
     }
     let mut stranger = sleep.spawn().unwrap();
-    for file in [
-        pid_file,
-        info.socket_dir.join(format!(".s.PGSQL.{}.lock", info.port)),
-    ] {
+    for file in [pid_file, info.socket_dir.join(format!(".s.PGSQL.{}.lock", info.port))] {
         let text = fs::read_to_string(&file).unwrap();
         let (_, rest) = text.split_once('\n').unwrap();
         fs::write(&file, format!("{}\n{rest}", stranger.id())).unwrap();
     }
     let again = clusters.start("one").await;
-    assert!(
-        stranger.try_wait().unwrap().is_none(),
-        "the stranger was left alone"
-    );
+    assert!(stranger.try_wait().unwrap().is_none(), "the stranger was left alone");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
-    assert_eq!(
-        number(&mut superuser(&again.unwrap()).await, "SELECT 1::bigint").await,
-        1
-    );
+    assert_eq!(number(&mut superuser(&again.unwrap()).await, "SELECT 1::bigint").await, 1);
 }
 
 /// Binaries whose initdb writes a line into a file that anybody may append to.
@@ -129,11 +99,7 @@ fn counting_binaries(home: &TempHome, real: &Path) -> (PgOptions, std::path::Pat
     let bin = home.outside().join("bin");
     fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(real.join("postgres"), bin.join("postgres")).unwrap();
-    let script = format!(
-        "#!/bin/sh\necho call >> {}\nexec {}/initdb \"$@\"\n",
-        counter.display(),
-        real.display()
-    );
+    let script = format!("#!/bin/sh\necho call >> {}\nexec {}/initdb \"$@\"\n", counter.display(), real.display());
     fs::write(bin.join("initdb"), script).unwrap();
     fs::set_permissions(bin.join("initdb"), fs::Permissions::from_mode(0o755)).unwrap();
     (PgOptions { bin: Some(bin) }, counter)
@@ -143,17 +109,11 @@ fn counting_binaries(home: &TempHome, real: &Path) -> (PgOptions, std::path::Pat
 async fn ten_at_once_make_one_cluster_with_one_initdb() {
     let probe = TempHome::new();
     let pid = probe.clusters().create("probe").await.unwrap().pid;
-    let real = fs::read_link(format!("/proc/{pid}/exe"))
-        .unwrap()
-        .parent()
-        .unwrap()
-        .to_owned();
+    let real = fs::read_link(format!("/proc/{pid}/exe")).unwrap().parent().unwrap().to_owned();
 
     let home = TempHome::new();
     let (options, counter) = counting_binaries(&home, &real);
-    let ids = [
-        "same", "same", "same", "same", "same", "same", "same", "same", "two", "three",
-    ];
+    let ids = ["same", "same", "same", "same", "same", "same", "same", "same", "two", "three"];
     let tasks: Vec<_> = ids
         .into_iter()
         // Each with a value of its own, as ten processes would have.
@@ -175,9 +135,7 @@ async fn ten_at_once_make_one_cluster_with_one_initdb() {
 async fn binaries_that_were_named_but_are_unusable_are_an_error() {
     let home = TempHome::new();
     let bin = home.outside().join("nothing-here");
-    let clusters = home.clusters_with(PgOptions {
-        bin: Some(bin.clone()),
-    });
+    let clusters = home.clusters_with(PgOptions { bin: Some(bin.clone()) });
     let error = clusters.create("one").await.err().unwrap();
     assert_eq!(error.code(), "local.postgres-unusable");
     assert!(error.to_string().contains(bin.to_str().unwrap()), "{error}");
@@ -197,10 +155,7 @@ async fn a_taken_port_is_named_with_its_holder_and_the_cluster_waits_unharmed() 
     assert_eq!(error.code(), "local.port-taken");
     let said = error.to_string();
     assert!(said.contains(&info.port.to_string()), "{said}");
-    assert!(
-        said.contains(&format!("(process {})", std::process::id())),
-        "{said}"
-    );
+    assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
     assert_eq!(error.fix(), ["psn local up --new-ports"]);
     drop(stranger);
     assert_eq!(clusters.start("one").await.unwrap().port, info.port);
@@ -212,62 +167,34 @@ async fn clients_come_in_with_tls_and_scram_only() {
     let clusters = home.clusters();
     let info = clusters.create("one").await.unwrap();
     let password = "correct horse";
-    let sql = format!(
-        "CREATE ROLE app LOGIN PASSWORD '{}'",
-        scram_verifier(password)
-    );
+    let sql = format!("CREATE ROLE app LOGIN PASSWORD '{}'", scram_verifier(password));
     run(&mut superuser(&info).await, &sql).await;
 
     let good = client(&clusters, &info, "app", password);
     let mut db = good.clone().connect().await.unwrap();
-    let me: (String, bool) = sqlx::query_as(
-        "SELECT current_user::text, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
-    )
-    .fetch_one(&mut db)
-    .await
-    .unwrap();
+    let me: (String, bool) =
+        sqlx::query_as("SELECT current_user::text, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            .fetch_one(&mut db)
+            .await
+            .unwrap();
     assert_eq!(me, ("app".to_owned(), true));
     // The name in the certificate is checked too.
     good.clone().host("localhost").connect().await.unwrap();
 
-    let code = |e: sqlx::Error| {
-        e.as_database_error()
-            .and_then(|d| d.code().map(|c| c.into_owned()))
-    };
-    let wrong = client(&clusters, &info, "app", "wrong horse")
-        .connect()
-        .await
-        .unwrap_err();
+    let code = |e: sqlx::Error| e.as_database_error().and_then(|d| d.code().map(|c| c.into_owned()));
+    let wrong = client(&clusters, &info, "app", "wrong horse").connect().await.unwrap_err();
     assert_eq!(code(wrong).as_deref(), Some("28P01"));
-    let plain = good
-        .clone()
-        .ssl_mode(PgSslMode::Disable)
-        .connect()
-        .await
-        .unwrap_err();
+    let plain = good.clone().ssl_mode(PgSslMode::Disable).connect().await.unwrap_err();
     assert_eq!(code(plain).as_deref(), Some("28000"));
     // The superuser does not come in from outside, whatever it knows.
-    let sql = format!(
-        "ALTER ROLE {SUPERUSER} PASSWORD '{}'",
-        scram_verifier("known")
-    );
+    let sql = format!("ALTER ROLE {SUPERUSER} PASSWORD '{}'", scram_verifier("known"));
     run(&mut superuser(&info).await, &sql).await;
-    let outside = client(&clusters, &info, SUPERUSER, "known")
-        .connect()
-        .await
-        .unwrap_err();
+    let outside = client(&clusters, &info, SUPERUSER, "known").connect().await.unwrap_err();
     assert_eq!(code(outside).as_deref(), Some("28000"));
     // A certificate of another Home does not vouch for this server.
     let other = TempHome::new();
-    let stranger = good
-        .ssl_root_cert(other.clusters().ca_pem())
-        .connect()
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(stranger, sqlx::Error::Tls(_) | sqlx::Error::Io(_)),
-        "{stranger:?}"
-    );
+    let stranger = good.ssl_root_cert(other.clusters().ca_pem()).connect().await.unwrap_err();
+    assert!(matches!(stranger, sqlx::Error::Tls(_) | sqlx::Error::Io(_)), "{stranger:?}");
 }
 
 #[tokio::test]
@@ -282,15 +209,8 @@ async fn libpq_connects_with_channel_binding_as_a_neon_connection_string_asks() 
         info.port,
         clusters.ca_pem().display()
     );
-    let out = Command::new("psql")
-        .args(["-XAtc", "SELECT 40 + 2", &url])
-        .output()
-        .expect("psql is installed");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    let out = Command::new("psql").args(["-XAtc", "SELECT 40 + 2", &url]).output().expect("psql is installed");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(String::from_utf8_lossy(&out.stdout), "42\n");
 }
 
@@ -310,14 +230,8 @@ async fn the_server_is_never_root_and_its_files_are_its_own() {
     let owner = |p: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(p).unwrap());
     let key = home.path().join("tls/server.key");
     assert_eq!((owner(&key), mode(&key)), (uid, 0o600));
-    assert_eq!(
-        (owner(&home.data("one")), mode(&home.data("one"))),
-        (uid, 0o700)
-    );
-    assert_eq!(
-        (owner(&info.socket_dir), mode(&info.socket_dir)),
-        (uid, 0o700)
-    );
+    assert_eq!((owner(&home.data("one")), mode(&home.data("one"))), (uid, 0o700));
+    assert_eq!((owner(&info.socket_dir), mode(&info.socket_dir)), (uid, 0o700));
     // What psn writes is not where the server's account could put a link instead.
     assert_eq!(owner(&home.cluster_dir("one")), me);
     assert_eq!(mode(&home.path().join("superuser.secret")), 0o600);
@@ -328,10 +242,7 @@ async fn the_server_is_never_root_and_its_files_are_its_own() {
 async fn clusters_know_nothing_of_each_other() {
     let home = TempHome::new();
     let clusters = home.clusters();
-    let (a, b) = (
-        clusters.create("a").await.unwrap(),
-        clusters.create("b").await.unwrap(),
-    );
+    let (a, b) = (clusters.create("a").await.unwrap(), clusters.create("b").await.unwrap());
     assert_ne!(a.port, b.port);
     let sql = format!("CREATE ROLE app LOGIN PASSWORD '{}'", scram_verifier("pw"));
     run(&mut superuser(&a).await, &sql).await;
@@ -353,17 +264,10 @@ async fn a_removed_cluster_leaves_nothing_and_its_name_is_free() {
     assert!(!dir.exists());
     assert!(processes(&dir).is_empty());
     assert!(clusters.info("one").is_none());
-    let left: Vec<_> = fs::read_dir(home.path().join("pg/locks"))
-        .unwrap()
-        .flatten()
-        .map(|e| e.file_name())
-        .collect();
+    let left: Vec<_> = fs::read_dir(home.path().join("pg/locks")).unwrap().flatten().map(|e| e.file_name()).collect();
     assert!(!left.contains(&"one.lock".into()), "{left:?}");
     clusters.remove("one").await.unwrap();
-    assert_eq!(
-        clusters.start("one").await.err().unwrap().code(),
-        "local.no-cluster"
-    );
+    assert_eq!(clusters.start("one").await.err().unwrap().code(), "local.no-cluster");
     let again = clusters.create("one").await.unwrap();
     let tables = "SELECT count(*) FROM pg_class WHERE relname = 't'";
     assert_eq!(number(&mut superuser(&again).await, tables).await, 0);
@@ -376,33 +280,15 @@ async fn the_control_cluster_has_no_network_and_wants_its_password() {
     let control = clusters.control().await.unwrap();
     let mut db = superuser(&control).await;
     assert_eq!(
-        number(
-            &mut db,
-            "SELECT count(*) FROM pg_settings WHERE name = 'listen_addresses' AND setting = ''"
-        )
-        .await,
+        number(&mut db, "SELECT count(*) FROM pg_settings WHERE name = 'listen_addresses' AND setting = ''").await,
         1
     );
-    for setting in [
-        "fsync",
-        "full_page_writes",
-        "synchronous_commit",
-        "data_checksums",
-    ] {
-        let sql =
-            format!("SELECT count(*) FROM pg_settings WHERE name = '{setting}' AND setting = 'on'");
+    for setting in ["fsync", "full_page_writes", "synchronous_commit", "data_checksums"] {
+        let sql = format!("SELECT count(*) FROM pg_settings WHERE name = '{setting}' AND setting = 'on'");
         assert_eq!(number(&mut db, &sql).await, 1, "{setting}");
     }
-    let wrong = control
-        .superuser_options("postgres")
-        .password("guess")
-        .connect()
-        .await
-        .unwrap_err();
-    assert_eq!(
-        wrong.as_database_error().unwrap().code().as_deref(),
-        Some("28P01")
-    );
+    let wrong = control.superuser_options("postgres").password("guess").connect().await.unwrap_err();
+    assert_eq!(wrong.as_database_error().unwrap().code().as_deref(), Some("28P01"));
 }
 
 #[tokio::test]
@@ -411,18 +297,12 @@ async fn odd_and_long_folders_work() {
         let home = TempHome::named(name);
         let clusters = home.clusters();
         let info = clusters.create("one").await.unwrap();
-        assert_eq!(
-            number(&mut superuser(&info).await, "SELECT 1::bigint").await,
-            1
-        );
+        assert_eq!(number(&mut superuser(&info).await, "SELECT 1::bigint").await, 1);
         assert_eq!(home.clusters().start("one").await.unwrap().pid, info.pid);
         kill(info.pid, Signal::KILL);
         common::until_dead(info.pid).await;
         let again = clusters.start("one").await.unwrap();
-        assert_eq!(
-            number(&mut superuser(&again).await, "SELECT 1::bigint").await,
-            1
-        );
+        assert_eq!(number(&mut superuser(&again).await, "SELECT 1::bigint").await, 1);
         clusters.remove("one").await.unwrap();
         assert!(!info.socket_dir.exists());
     }
@@ -443,14 +323,8 @@ async fn what_a_killed_first_run_left_is_cleared_and_what_is_no_cluster_is_kept(
     let mine = home.path().join("pg/mine/data");
     fs::create_dir_all(&mine).unwrap();
     fs::write(mine.join("diary.txt"), "dear diary").unwrap();
-    assert_eq!(
-        clusters.create("mine").await.err().unwrap().code(),
-        "local.not-a-cluster"
-    );
-    assert_eq!(
-        fs::read_to_string(mine.join("diary.txt")).unwrap(),
-        "dear diary"
-    );
+    assert_eq!(clusters.create("mine").await.err().unwrap().code(), "local.not-a-cluster");
+    assert_eq!(fs::read_to_string(mine.join("diary.txt")).unwrap(), "dear diary");
 }
 
 #[tokio::test]
@@ -462,20 +336,14 @@ async fn a_lost_superuser_password_makes_new_clusters_that_work() {
     fs::remove_file(home.path().join("superuser.secret")).unwrap();
     let clusters = home.clusters();
     let two = clusters.create("two").await.unwrap();
-    assert_eq!(
-        number(&mut superuser(&two).await, "SELECT 1::bigint").await,
-        1
-    );
+    assert_eq!(number(&mut superuser(&two).await, "SELECT 1::bigint").await, 1);
 }
 
 #[tokio::test]
 async fn a_server_that_dies_is_started_again_and_one_that_was_stopped_is_not() {
     let home = TempHome::new();
     let clusters = home.clusters();
-    let (dies, stopped) = (
-        clusters.create("dies").await.unwrap(),
-        clusters.create("stopped").await.unwrap(),
-    );
+    let (dies, stopped) = (clusters.create("dies").await.unwrap(), clusters.create("stopped").await.unwrap());
     let end = CancellationToken::new();
     let supervisor = tokio::spawn(clusters.clone().supervise(end.clone()));
     clusters.stop("stopped").await.unwrap();
@@ -486,10 +354,7 @@ async fn a_server_that_dies_is_started_again_and_one_that_was_stopped_is_not() {
             _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
         }
     };
-    assert_eq!(
-        number(&mut superuser(&again).await, "SELECT 1::bigint").await,
-        1
-    );
+    assert_eq!(number(&mut superuser(&again).await, "SELECT 1::bigint").await, 1);
     end.cancel();
     supervisor.await.unwrap();
     assert!(clusters.info("stopped").is_none());

@@ -247,7 +247,8 @@ async fn why_it_did_not_start_is_told_with_the_way_out() {
 
     let gone = DaemonCommand { program: hub.temp.outside().join("no-psn"), ..hub.command("1") };
     assert_eq!(up(&hub.home, &gone, &opts).await.unwrap_err().code(), "local.daemon-spawn");
-    let dies = DaemonCommand { program: "/bin/sh".into(), args: vec!["-c".into(), "echo oh no; exit 7".into()], env: vec![] };
+    let dies =
+        DaemonCommand { program: "/bin/sh".into(), args: vec!["-c".into(), "echo oh no; exit 7".into()], env: vec![] };
     let error = up(&hub.home, &dies, &opts).await.unwrap_err();
     assert_eq!(error.code(), "local.daemon-died");
     assert!(error.message().contains("oh no") && error.message().contains('7'), "{error}");
@@ -294,7 +295,8 @@ async fn pages_of_a_browser_are_refused_and_no_secret_is_logged() {
         let port = url.port().unwrap();
         let rebound = ask(port, &format!("GET / HTTP/1.1\r\nHost: evil.example:{port}\r\nConnection: close\r\n\r\n"));
         assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
-        let health = ask(port, &format!("GET /__psn/health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
+        let health =
+            ask(port, &format!("GET /__psn/health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
         assert!(health.starts_with("HTTP/1.1 421"), "{health}");
         let page = get(port, "/api/v2/whoami", "Origin: http://localhost:3000\r\n");
         assert!(page.starts_with("HTTP/1.1 403"), "{page}");
@@ -320,7 +322,8 @@ async fn pages_of_a_browser_are_refused_and_no_secret_is_logged() {
 
 /// Every file that holds a secret, and whatever else is not meant for the servers' account or for clients.
 fn readable_by_its_owner_only(home: &Path) {
-    for name in ["credentials.json", "superuser.secret", "hub.json", "ports.json", "logs/hub.log", "logs/requests.log"] {
+    for name in ["credentials.json", "superuser.secret", "hub.json", "ports.json", "logs/hub.log", "logs/requests.log"]
+    {
         let mode = fs::metadata(home.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
     }

@@ -43,15 +43,7 @@ pub fn build(workspace: &Path, packages: &[&str], target_dir: &Path) -> Result<V
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            PROFILE,
-            "--target",
-            TARGET,
-            "--target-dir",
-        ])
+        .args(["build", "--locked", "--profile", PROFILE, "--target", TARGET, "--target-dir"])
         .arg(target_dir);
     for package in packages {
         cargo.args(["--package", package]);
@@ -67,10 +59,7 @@ pub fn build(workspace: &Path, packages: &[&str], target_dir: &Path) -> Result<V
         .stdout(Stdio::null())
         .status()
         .context("cargo could not be started to build the plugins")?;
-    ensure!(
-        status.success(),
-        "building the plugins for {TARGET} failed ({status}); the compiler's words are above"
-    );
+    ensure!(status.success(), "building the plugins for {TARGET} failed ({status}); the compiler's words are above");
 
     let out = target_dir.join(TARGET).join(PROFILE);
     packages
@@ -83,11 +72,7 @@ pub fn build(workspace: &Path, packages: &[&str], target_dir: &Path) -> Result<V
                 component.display()
             );
             let sources = sources(&component.with_extension("d"))?;
-            Ok(Built {
-                package: (*package).to_owned(),
-                component,
-                sources,
-            })
+            Ok(Built { package: (*package).to_owned(), component, sources })
         })
         .collect()
 }
@@ -112,10 +97,7 @@ pub fn workspace_of(manifest_dir: &Path) -> Result<PathBuf> {
 }
 
 /// Tells cargo what a build script that called [`build`] depends on.
-#[expect(
-    clippy::print_stdout,
-    reason = "that is how a build script talks to cargo"
-)]
+#[expect(clippy::print_stdout, reason = "that is how a build script talks to cargo")]
 pub fn rerun_if_changed(workspace: &Path, built: &[Built]) {
     for file in ["Cargo.lock", "Cargo.toml", "wit"] {
         println!("cargo::rerun-if-changed={}", workspace.join(file).display());
@@ -129,17 +111,9 @@ pub fn rerun_if_changed(workspace: &Path, built: &[Built]) {
 /// Adds the target through rustup where it is missing: rust-toolchain.toml alone does so only where rustup's auto-install is on.
 fn ensure_target() -> Result<()> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(&rustc)
-        .args(["--print", "sysroot"])
-        .output()
-        .context("rustc could not be started")?;
+    let output = Command::new(&rustc).args(["--print", "sysroot"]).output().context("rustc could not be started")?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    if sysroot
-        .join("lib/rustlib")
-        .join(TARGET)
-        .join("lib")
-        .is_dir()
-    {
+    if sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir() {
         return Ok(());
     }
     // The toolchain by name: the nested rustup must not choose another one than the outer build runs with.
@@ -184,11 +158,7 @@ fn belongs_to_outer_build(name: &OsStr) -> bool {
 fn sources(dep_info: &Path) -> Result<BTreeSet<PathBuf>> {
     let text = fs::read_to_string(dep_info).with_context(|| dep_info.display().to_string())?;
     let files = text.split_once(": ").map_or("", |(_, files)| files);
-    Ok(files
-        .replace("\\ ", "\u{1}")
-        .split_whitespace()
-        .map(|f| PathBuf::from(f.replace('\u{1}', " ")))
-        .collect())
+    Ok(files.replace("\\ ", "\u{1}").split_whitespace().map(|f| PathBuf::from(f.replace('\u{1}', " "))).collect())
 }
 
 #[cfg(test)]
@@ -197,23 +167,10 @@ mod tests {
 
     #[test]
     fn the_outer_builds_settings_are_dropped_and_the_users_kept() {
-        for name in [
-            "CARGO_TARGET_DIR",
-            "CARGO_PKG_NAME",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "RUSTFLAGS",
-            "OUT_DIR",
-        ] {
+        for name in ["CARGO_TARGET_DIR", "CARGO_PKG_NAME", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "OUT_DIR"] {
             assert!(belongs_to_outer_build(OsStr::new(name)), "{name}");
         }
-        for name in [
-            "CARGO_HOME",
-            "CARGO_NET_OFFLINE",
-            "PATH",
-            "HOME",
-            "RUSTUP_HOME",
-            "RUSTUP_TOOLCHAIN",
-        ] {
+        for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "PATH", "HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
             assert!(!belongs_to_outer_build(OsStr::new(name)), "{name}");
         }
     }
@@ -223,10 +180,7 @@ mod tests {
         let dir = env::temp_dir().join(format!("psn-plugin-build-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("x.d"), "/t/x.wasm: /a/b.rs /c\\ d/e.rs\n").unwrap();
-        assert_eq!(
-            sources(&dir.join("x.d")).unwrap(),
-            BTreeSet::from(["/a/b.rs".into(), "/c d/e.rs".into()])
-        );
+        assert_eq!(sources(&dir.join("x.d")).unwrap(), BTreeSet::from(["/a/b.rs".into(), "/c d/e.rs".into()]));
         fs::remove_dir_all(dir).unwrap();
     }
 }

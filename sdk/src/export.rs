@@ -61,7 +61,7 @@ macro_rules! export_task {
                 }
             }
 
-            $crate::__private::bindings::task::export_world!(Component with_types_in $crate::__private::bindings::task);
+    $crate::__private::bindings::task::export_world!(Component with_types_in $crate::__private::bindings::task);
         };
 
         #[cfg(not(target_family = "wasm"))]
@@ -79,25 +79,19 @@ macro_rules! __manifest {
     () => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            const TEXT: &[u8] = ::core::include_bytes!(::core::concat!(
-                ::core::env!("CARGO_MANIFEST_DIR"),
-                "/plugin.toml"
-            ));
+            const TEXT: &[u8] =
+                ::core::include_bytes!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/plugin.toml"));
 
             #[used]
             #[unsafe(link_section = "psn:manifest")]
-            static MANIFEST: [u8; TEXT.len()] = *::core::include_bytes!(::core::concat!(
-                ::core::env!("CARGO_MANIFEST_DIR"),
-                "/plugin.toml"
-            ));
+            static MANIFEST: [u8; TEXT.len()] =
+                *::core::include_bytes!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/plugin.toml"));
         };
 
         /// The plugin's manifest, for `psn_plugin::testing::Hub::new`.
         #[cfg(not(target_family = "wasm"))]
         #[doc(hidden)]
-        pub const MANIFEST: &str = ::core::include_str!(::core::concat!(
-            ::core::env!("CARGO_MANIFEST_DIR"),
-            "/plugin.toml"
-        ));
+        pub const MANIFEST: &str =
+            ::core::include_str!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/plugin.toml"));
     };
 }

@@ -26,12 +26,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-            fix: Vec::new(),
-            retry_after_ms: None,
-        }
+        Self { code: code.into(), message: message.into(), fix: Vec::new(), retry_after_ms: None }
     }
 
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
@@ -51,10 +46,7 @@ impl Failure {
         self
     }
 
-    #[cfg_attr(
-        not(target_family = "wasm"),
-        allow(dead_code, reason = "used at the border to the host")
-    )]
+    #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "used at the border to the host"))]
     pub(crate) fn with_fix(mut self) -> Self {
         if self.fix.is_empty() {
             self.fix.push(LAST_RESORT.into());
@@ -121,11 +113,7 @@ impl From<db::Error> for Failure {
 
 impl From<state::Error> for Failure {
     fn from(error: state::Error) -> Self {
-        let code = if error.is_unreadable() {
-            "state-not-understood"
-        } else {
-            "state-not-saved"
-        };
+        let code = if error.is_unreadable() { "state-not-understood" } else { "state-not-saved" };
         Failure::new(code, error.to_string())
             .fix("Make sure that psn's folder is writable and its disk has space, then run the same command again")
     }
@@ -137,8 +125,9 @@ impl From<tool::Error> for Failure {
         match error.code.as_str() {
             // The host's message says how to install the program.
             "missing" => failure("tool-missing").fix(error.message.clone()),
-            "denied" => failure("tool-denied")
-                .fix("Add the arguments to [[tool]] in plugin.toml, build the plugin again, and agree to its new rights"),
+            "denied" => failure("tool-denied").fix(
+                "Add the arguments to [[tool]] in plugin.toml, build the plugin again, and agree to its new rights",
+            ),
             "deadline" => failure("deadline").fix("Run the same command again").retry_after_ms(0),
             _ => failure("tool-failed").fix("Run the same command again"),
         }
@@ -149,9 +138,9 @@ impl From<hub::Error> for Failure {
     fn from(error: hub::Error) -> Self {
         let failure = |code: &str| Failure::new(code, error.to_string());
         match error.code.as_str() {
-            "denied" => {
-                failure("facts-denied").fix("Add the topic to [hub] facts in plugin.toml, build the plugin again, and agree to its new rights")
-            }
+            "denied" => failure("facts-denied").fix(
+                "Add the topic to [hub] facts in plugin.toml, build the plugin again, and agree to its new rights",
+            ),
             "unavailable" => failure("facts-unavailable").fix("psn run validate").retry_after_ms(RETRY_DATABASE_MS),
             _ => failure("facts-not-understood").fix("Update psn: plugin and host disagree about this topic"),
         }
@@ -203,18 +192,11 @@ mod tests {
 
     #[test]
     fn database_errors_keep_what_postgres_said() {
-        let error = db::Error {
-            code: "database".into(),
-            message: "no such table".into(),
-            sqlstate: Some("42P01".into()),
-        };
+        let error =
+            db::Error { code: "database".into(), message: "no such table".into(), sqlstate: Some("42P01".into()) };
         let failure = Failure::from(error);
         assert_eq!(failure.code, "database-error");
-        assert!(
-            failure.message.contains("no such table") && failure.message.contains("42P01"),
-            "{}",
-            failure.message
-        );
+        assert!(failure.message.contains("no such table") && failure.message.contains("42P01"), "{}", failure.message);
     }
 
     #[test]

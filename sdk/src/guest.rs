@@ -29,23 +29,13 @@ pub(crate) fn http_send(request: &RawRequest) -> Result<RawResponse, RawError> {
         idempotent: request.idempotent,
     };
     match http::send(&request) {
-        Ok(reply) => Ok(RawResponse {
-            status: reply.status,
-            headers: reply.headers,
-            body: reply.body,
-        }),
-        Err(error) => Err(RawError {
-            code: error.code,
-            message: error.message,
-            sent: error.sent,
-        }),
+        Ok(reply) => Ok(RawResponse { status: reply.status, headers: reply.headers, body: reply.body }),
+        Err(error) => Err(RawError { code: error.code, message: error.message, sent: error.sent }),
     }
 }
 
 pub(crate) fn db_query(sql: &str, params: &[Value]) -> Result<RawRows, db::Error> {
-    host::db::query(sql, &lower(params))
-        .map(lift_rows)
-        .map_err(lift_error)
+    host::db::query(sql, &lower(params)).map(lift_rows).map_err(lift_error)
 }
 
 pub(crate) fn db_execute(sql: &str, params: &[Value]) -> Result<u64, db::Error> {
@@ -53,15 +43,11 @@ pub(crate) fn db_execute(sql: &str, params: &[Value]) -> Result<u64, db::Error> 
 }
 
 pub(crate) fn db_open_cursor(sql: &str, params: &[Value]) -> Result<Cursor, db::Error> {
-    host::db::open_cursor(sql, &lower(params))
-        .map(Cursor)
-        .map_err(lift_error)
+    host::db::open_cursor(sql, &lower(params)).map(Cursor).map_err(lift_error)
 }
 
 pub(crate) fn db_begin(as_user: Option<&str>) -> Result<Transaction, db::Error> {
-    host::db::begin(as_user)
-        .map(Transaction)
-        .map_err(lift_error)
+    host::db::begin(as_user).map(Transaction).map_err(lift_error)
 }
 
 pub(crate) struct Cursor(host::db::Cursor);
@@ -76,10 +62,7 @@ pub(crate) struct Transaction(host::db::Transaction);
 
 impl Transaction {
     pub(crate) fn query(&self, sql: &str, params: &[Value]) -> Result<RawRows, db::Error> {
-        self.0
-            .query(sql, &lower(params))
-            .map(lift_rows)
-            .map_err(lift_error)
+        self.0.query(sql, &lower(params)).map(lift_rows).map_err(lift_error)
     }
 
     pub(crate) fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, db::Error> {
@@ -128,20 +111,12 @@ fn lift(value: host::db::Value) -> Value {
 fn lift_rows(rows: host::db::Rows) -> RawRows {
     RawRows {
         columns: rows.columns,
-        rows: rows
-            .rows
-            .into_iter()
-            .map(|row| row.into_iter().map(lift).collect())
-            .collect(),
+        rows: rows.rows.into_iter().map(|row| row.into_iter().map(lift).collect()).collect(),
     }
 }
 
 fn lift_error(error: host::db::Error) -> db::Error {
-    db::Error {
-        code: error.code,
-        message: error.message,
-        sqlstate: error.sqlstate,
-    }
+    db::Error { code: error.code, message: error.message, sqlstate: error.sqlstate }
 }
 
 pub(crate) fn secret_exists(name: &str) -> bool {
@@ -179,16 +154,8 @@ pub(crate) fn vault_open(sealed: &str, context: &str) -> Result<Vec<u8>, String>
 pub(crate) fn tool_run(name: &str, args: &[&str]) -> Result<tool::Output, tool::Error> {
     let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
     match host::tool::run(name, &args) {
-        Ok(output) => Ok(tool::Output {
-            exit_code: output.exit_code,
-            stdout: output.stdout,
-            stderr: output.stderr,
-        }),
-        Err(error) => Err(tool::Error {
-            code: error.code,
-            message: error.message,
-            tool: name.to_owned(),
-        }),
+        Ok(output) => Ok(tool::Output { exit_code: output.exit_code, stdout: output.stdout, stderr: output.stderr }),
+        Err(error) => Err(tool::Error { code: error.code, message: error.message, tool: name.to_owned() }),
     }
 }
 
@@ -232,10 +199,7 @@ pub(crate) fn log(level: Level, message: &str, fields: &[(&str, String)]) {
         Level::Warn => events::Level::Warn,
         Level::Error => events::Level::Error,
     };
-    let fields: Vec<_> = fields
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect();
+    let fields: Vec<_> = fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     events::log(level, message, &fields);
 }
 

@@ -127,8 +127,7 @@ pub struct Request {
 
 impl Request {
     pub fn query(mut self, name: impl fmt::Display, value: impl fmt::Display) -> Self {
-        self.query
-            .push(if self.query.is_empty() { '?' } else { '&' });
+        self.query.push(if self.query.is_empty() { '?' } else { '&' });
         self.query.push_str(&encode(&name));
         self.query.push('=');
         self.query.push_str(&encode(&value));
@@ -151,9 +150,7 @@ impl Request {
 
     /// A string in it may be a [`crate::secrets::reference`].
     pub fn json<T: Serialize + ?Sized>(mut self, body: &T) -> Self {
-        self.body = serde_json::to_vec(body)
-            .map(Some)
-            .map_err(|error| error.to_string());
+        self.body = serde_json::to_vec(body).map(Some).map_err(|error| error.to_string());
         self.header("content-type", "application/json")
     }
 
@@ -172,8 +169,8 @@ impl Request {
 
     /// Any reply is a [`Response`], whatever its status: [`Response::success`] turns a refusal into an error.
     pub fn send(mut self) -> Result<Response, Error> {
-        let body = std::mem::replace(&mut self.body, Ok(None))
-            .map_err(|message| self.error(Kind::Body, message, false))?;
+        let body =
+            std::mem::replace(&mut self.body, Ok(None)).map_err(|message| self.error(Kind::Body, message, false))?;
         let raw = RawRequest {
             service: self.service.clone(),
             method: self.method,
@@ -189,18 +186,11 @@ impl Request {
                 let kind = Kind::of(&error.code, error.sent);
                 self.error(kind, error.message, error.sent)
             })?;
-            let response = Response {
-                request: self.describe(),
-                service: self.service.clone(),
-                reply,
-            };
+            let response = Response { request: self.describe(), service: self.service.clone(), reply };
             if !self.retry_when_busy || !response.is_busy() {
                 return Ok(response);
             }
-            let next = response
-                .asked_pause_ms()
-                .unwrap_or(pause)
-                .clamp(1, BUSY_LONGEST_PAUSE_MS);
+            let next = response.asked_pause_ms().unwrap_or(pause).clamp(1, BUSY_LONGEST_PAUSE_MS);
             if waited + next > BUSY_PATIENCE_MS {
                 return Ok(response);
             }
@@ -215,13 +205,7 @@ impl Request {
     }
 
     fn error(&self, kind: Kind, message: String, sent: bool) -> Error {
-        Error {
-            kind,
-            service: self.service.clone(),
-            request: self.describe(),
-            message,
-            sent,
-        }
+        Error { kind, service: self.service.clone(), request: self.describe(), message, sent }
     }
 }
 
@@ -243,11 +227,7 @@ impl Response {
 
     /// The first header of that name, whatever its case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.reply
-            .headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.reply.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     pub fn body(&self) -> &[u8] {
@@ -259,17 +239,12 @@ impl Response {
     }
 
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_slice(&self.reply.body)
-            .map_err(|error| self.error(Kind::Body, error.to_string()))
+        serde_json::from_slice(&self.reply.body).map_err(|error| self.error(Kind::Body, error.to_string()))
     }
 
     /// The response itself, unless its status is a refusal.
     pub fn success(self) -> Result<Self, Error> {
-        if self.is_success() {
-            Ok(self)
-        } else {
-            Err(self.refusal())
-        }
+        if self.is_success() { Ok(self) } else { Err(self.refusal()) }
     }
 
     /// As an error that says what the service said.
@@ -278,13 +253,7 @@ impl Response {
     }
 
     fn error(&self, kind: Kind, message: String) -> Error {
-        Error {
-            kind,
-            service: self.service.clone(),
-            request: self.request.clone(),
-            message,
-            sent: true,
-        }
+        Error { kind, service: self.service.clone(), request: self.request.clone(), message, sent: true }
     }
 
     fn is_busy(&self) -> bool {
@@ -293,10 +262,7 @@ impl Response {
 
     /// `Retry-After` in seconds, or Trigger.dev's `x-ratelimit-reset` in milliseconds since 1970.
     fn asked_pause_ms(&self) -> Option<u32> {
-        if let Some(seconds) = self
-            .header("retry-after")
-            .and_then(|text| text.trim().parse::<u32>().ok())
-        {
+        if let Some(seconds) = self.header("retry-after").and_then(|text| text.trim().parse::<u32>().ok()) {
             return Some(seconds.saturating_mul(1_000));
         }
         let reset: i64 = self.header("x-ratelimit-reset")?.trim().parse().ok()?;
@@ -392,32 +358,18 @@ impl Error {
 
     /// Whether the service was away or busy, as against refusing.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Unreachable | Kind::Unanswered | Kind::Status(423 | 429 | 500..)
-        )
+        matches!(self.kind, Kind::Unreachable | Kind::Unanswered | Kind::Status(423 | 429 | 500..))
     }
 
     #[cfg(test)]
     pub(crate) fn for_test(kind: Kind) -> Self {
-        Self {
-            kind,
-            service: "example".into(),
-            request: "GET /things".into(),
-            message: "words".into(),
-            sent: true,
-        }
+        Self { kind, service: "example".into(), request: "GET /things".into(), message: "words".into(), sent: true }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            service,
-            request,
-            message,
-            ..
-        } = self;
+        let Self { service, request, message, .. } = self;
         match self.kind {
             Kind::Status(status) if message.is_empty() => {
                 write!(f, "`{service}` answered {status} to {request}")
@@ -465,38 +417,20 @@ mod tests {
 
     #[test]
     fn values_stay_in_their_segment() {
-        assert_eq!(
-            path!("/projects/{}/x", "a/b?c#d e"),
-            "/projects/a%2Fb%3Fc%23d%20e/x"
-        );
-        let request = service("s")
-            .get("/runs")
-            .query("page[size]", 1)
-            .query("filter", "a,b&c")
-            .maybe_query("no", None::<u8>);
+        assert_eq!(path!("/projects/{}/x", "a/b?c#d e"), "/projects/a%2Fb%3Fc%23d%20e/x");
+        let request =
+            service("s").get("/runs").query("page[size]", 1).query("filter", "a,b&c").maybe_query("no", None::<u8>);
         assert_eq!(request.query, "?page%5Bsize%5D=1&filter=a%2Cb%26c");
     }
 
     #[test]
     fn explanations() {
         let explanation = |body: &str| {
-            let reply = RawResponse {
-                status: 400,
-                headers: vec![],
-                body: body.into(),
-            };
-            Response {
-                request: "GET /".into(),
-                service: "s".into(),
-                reply,
-            }
-            .explanation()
+            let reply = RawResponse { status: 400, headers: vec![], body: body.into() };
+            Response { request: "GET /".into(), service: "s".into(), reply }.explanation()
         };
         for (body, expected) in [
-            (
-                r#"{"request_id":"1","code":"","message":"project not found"}"#,
-                "project not found",
-            ),
+            (r#"{"request_id":"1","code":"","message":"project not found"}"#, "project not found"),
             (r#"{"error":"Task not found"}"#, "Task not found"),
             (r#"{"error":{"message":"inner"}}"#, "inner"),
             (r#"{"title":"Rate Limit Exceeded","detail":"soon"}"#, "soon"),
@@ -522,15 +456,8 @@ mod tests {
             (Kind::Status(422), true, false),
             (Kind::Status(423), true, false),
         ] {
-            let error = Error {
-                sent,
-                ..Error::for_test(kind)
-            };
-            assert_eq!(
-                error.may_have_been_applied(),
-                expected,
-                "{kind:?} sent: {sent}"
-            );
+            let error = Error { sent, ..Error::for_test(kind) };
+            assert_eq!(error.may_have_been_applied(), expected, "{kind:?} sent: {sent}");
         }
     }
 }

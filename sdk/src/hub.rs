@@ -16,11 +16,7 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "psn could not tell about `{}`: {}",
-            self.topic, self.message
-        )
+        write!(f, "psn could not tell about `{}`: {}", self.topic, self.message)
     }
 }
 
@@ -28,11 +24,7 @@ impl std::error::Error for Error {}
 
 /// What the host knows about `topic`: `config-tree`, `git`, `migrations`, `catalog`, `tasks`, or a later one.
 pub fn facts<T: DeserializeOwned>(topic: &str) -> Result<T, Error> {
-    let error = |code: &str, message: String| Error {
-        code: code.into(),
-        message,
-        topic: topic.into(),
-    };
+    let error = |code: &str, message: String| Error { code: code.into(), message, topic: topic.into() };
     let text = sys::hub_facts(topic).map_err(|(code, message)| error(&code, message))?;
     serde_json::from_str(&text).map_err(|cause| error("unreadable", cause.to_string()))
 }

@@ -67,8 +67,8 @@ pub use types::{Check, Need, Report, State, Status};
 /// What nearly every plugin needs: `use psn_plugin::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Check, Failure, Invocation, Need, Report, State, Status, Step, Task, Timestamp, context,
-        db, http, hub, log, params, progress, secrets, state, tool, vault,
+        Check, Failure, Invocation, Need, Report, State, Status, Step, Task, Timestamp, context, db, http, hub, log,
+        params, progress, secrets, state, tool, vault,
     };
     pub use serde_json::json;
 }

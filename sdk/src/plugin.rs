@@ -19,17 +19,11 @@ pub trait Step {
     fn verify() -> Result<Report, Failure> {
         match Self::inspect()? {
             State::Ready(report) => Ok(report),
-            State::Pending(changes) => Err(Failure::new(
-                "not-done",
-                format!("Still to do: {}", changes.join("; ")),
-            )
-            .fix("Run the same command again: it goes on where it was")),
+            State::Pending(changes) => Err(Failure::new("not-done", format!("Still to do: {}", changes.join("; ")))
+                .fix("Run the same command again: it goes on where it was")),
             State::Needs(needs) => {
                 let names: Vec<_> = needs.into_iter().map(|need| need.name).collect();
-                Err(
-                    Failure::new("not-done", format!("Still missing: {}", names.join(", ")))
-                        .fix("psn run keys"),
-                )
+                Err(Failure::new("not-done", format!("Still missing: {}", names.join(", "))).fix("psn run keys"))
             }
         }
     }
@@ -59,31 +53,19 @@ pub trait Task {
 }
 
 /// Runs a task on JSON text, as the host does.
-#[cfg_attr(
-    not(target_family = "wasm"),
-    allow(dead_code, reason = "used at the border to the host")
-)]
-pub(crate) fn run_json<T: Task>(
-    payload: &str,
-    scheduled_at: Option<i64>,
-) -> Result<String, Failure> {
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "used at the border to the host"))]
+pub(crate) fn run_json<T: Task>(payload: &str, scheduled_at: Option<i64>) -> Result<String, Failure> {
     // A task started by hand has no payload; `{}` lets every field take its default.
     let payload = match payload.trim() {
         "" | "null" => "{}",
         text => text,
     };
     let payload = serde_json::from_str(payload).map_err(|error| {
-        Failure::new(
-            "payload-invalid",
-            format!("The payload does not fit this task: {error}"),
-        )
-        .fix("Start the task with the payload that its documentation shows")
+        Failure::new("payload-invalid", format!("The payload does not fit this task: {error}"))
+            .fix("Start the task with the payload that its documentation shows")
     })?;
     let scheduled_at = scheduled_at.map(Timestamp::from_micros);
-    let output = T::run(Invocation {
-        payload,
-        scheduled_at,
-    })?;
+    let output = T::run(Invocation { payload, scheduled_at })?;
     Ok(serde_json::to_string(&output)?)
 }
 

@@ -15,8 +15,9 @@ pub fn fingerprint(name: &str) -> Option<String> {
 /// Has the host make `bytes` random bytes and keep them, hex encoded, unless the secret exists.
 pub fn generate(name: &str, bytes: u32) -> Result<(), Failure> {
     sys::secret_generate(name, bytes).map_err(|message| {
-        Failure::new("secret-not-generated", message)
-            .fix("Add the name to [secrets] generate in plugin.toml, build the plugin again, and agree to its new rights")
+        Failure::new("secret-not-generated", message).fix(
+            "Add the name to [secrets] generate in plugin.toml, build the plugin again, and agree to its new rights",
+        )
     })
 }
 

@@ -23,36 +23,22 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.unreadable {
-            "understood"
-        } else {
-            "saved"
-        };
-        write!(
-            f,
-            "The note `{}` could not be {verb}: {}",
-            self.key, self.message
-        )
+        let verb = if self.unreadable { "understood" } else { "saved" };
+        write!(f, "The note `{}` could not be {verb}: {}", self.key, self.message)
     }
 }
 
 impl std::error::Error for Error {}
 
 fn error(key: &str, unreadable: bool, message: impl fmt::Display) -> Error {
-    Error {
-        key: key.to_owned(),
-        message: message.to_string(),
-        unreadable,
-    }
+    Error { key: key.to_owned(), message: message.to_string(), unreadable }
 }
 
 pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     let Some(text) = sys::state_get(key) else {
         return Ok(None);
     };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|cause| error(key, true, cause))
+    serde_json::from_str(&text).map(Some).map_err(|cause| error(key, true, cause))
 }
 
 pub fn put<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Error> {

@@ -25,9 +25,7 @@ impl Timestamp {
 
     /// Reads `2026-11-22T20:41:02Z`, with or without a fraction of a second, as services write it. None for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text
-            .strip_suffix('Z')
-            .or_else(|| text.strip_suffix("+00:00"))?;
+        let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
         let (date, clock) = text.split_once(['T', ' '])?;
         let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
         let (year, month, day) = (date.next()??, date.next()??, date.next()??);
@@ -44,10 +42,7 @@ impl Timestamp {
             return None;
         }
         let micros: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
-        let seconds = days_from_civil(year, month, day) * SECONDS_PER_DAY
-            + hour * 3_600
-            + minute * 60
-            + second;
+        let seconds = days_from_civil(year, month, day) * SECONDS_PER_DAY + hour * 3_600 + minute * 60 + second;
         Some(Self(seconds * MICROS_PER_SECOND + micros))
     }
 }
@@ -59,10 +54,7 @@ impl fmt::Display for Timestamp {
         let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_PER_DAY));
         let clock = seconds.rem_euclid(SECONDS_PER_DAY);
         let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-        )?;
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
         if micros != 0 {
             write!(f, ".{micros:06}")?;
         }
@@ -79,8 +71,7 @@ impl serde::Serialize for Timestamp {
 impl<'de> serde::Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom("not a time like 2026-11-22T20:41:02Z"))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a time like 2026-11-22T20:41:02Z"))
     }
 }
 
@@ -103,16 +94,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + EPOCH_OFFSET_DAYS;
     let era = days.div_euclid(DAYS_PER_ERA);
     let day_of_era = days.rem_euclid(DAYS_PER_ERA);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -147,13 +133,7 @@ mod tests {
         let expected = Timestamp::parse("2026-01-02T03:04:05Z");
         assert!(expected.is_some());
         assert_eq!(Timestamp::parse("2026-01-02 03:04:05+00:00"), expected);
-        assert_eq!(
-            Timestamp::parse("2026-01-02T03:04:05.1Z")
-                .unwrap()
-                .as_micros()
-                % MICROS_PER_SECOND,
-            100_000
-        );
+        assert_eq!(Timestamp::parse("2026-01-02T03:04:05.1Z").unwrap().as_micros() % MICROS_PER_SECOND, 100_000);
         for bad in [
             "",
             "Z",

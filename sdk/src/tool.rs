@@ -18,17 +18,8 @@ impl Output {
 
     /// The last lines that were printed, standard error first: where programs say why they stopped.
     pub fn last_words(&self, lines: usize) -> String {
-        let text = if self.stderr.trim().is_empty() {
-            &self.stdout
-        } else {
-            &self.stderr
-        };
-        let lines: Vec<_> = text
-            .lines()
-            .rev()
-            .filter(|line| !line.trim().is_empty())
-            .take(lines)
-            .collect();
+        let text = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
+        let lines: Vec<_> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(lines).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
@@ -44,11 +35,7 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "The program `{}` could not be run: {}",
-            self.tool, self.message
-        )
+        write!(f, "The program `{}` could not be run: {}", self.tool, self.message)
     }
 }
 
@@ -65,11 +52,7 @@ mod tests {
 
     #[test]
     fn last_words() {
-        let output = |stdout: &str, stderr: &str| Output {
-            exit_code: 1,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        };
+        let output = |stdout: &str, stderr: &str| Output { exit_code: 1, stdout: stdout.into(), stderr: stderr.into() };
         assert_eq!(output("a\nb", "c\n\nd\n").last_words(1), "d");
         assert_eq!(output("a\nb", "c\n\nd\n").last_words(5), "c\nd");
         assert_eq!(output("a\nb\n", " \n").last_words(1), "b");

@@ -43,22 +43,12 @@ pub struct Need {
 impl Need {
     /// A key or token, named as in config/keys.env.
     pub fn secret(name: impl Into<String>, origin: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            secret: true,
-            origin: origin.into(),
-            choices: Vec::new(),
-        }
+        Self { name: name.into(), secret: true, origin: origin.into(), choices: Vec::new() }
     }
 
     /// A setting, by its dotted name in config/psn.toml.
     pub fn setting(name: impl Into<String>, origin: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            secret: false,
-            origin: origin.into(),
-            choices: Vec::new(),
-        }
+        Self { name: name.into(), secret: false, origin: origin.into(), choices: Vec::new() }
     }
 
     pub fn choices<S: Into<String>>(mut self, choices: impl IntoIterator<Item = S>) -> Self {
@@ -92,13 +82,7 @@ pub struct Check {
 
 impl Check {
     fn new(name: impl Into<String>, status: Status, message: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            status,
-            message: message.into(),
-            fix: Vec::new(),
-            required: true,
-        }
+        Self { name: name.into(), status, message: message.into(), fix: Vec::new(), required: true }
     }
 
     pub fn pass(name: impl Into<String>, message: impl Into<String>) -> Self {
@@ -146,11 +130,7 @@ pub struct Report {
 
 impl Report {
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            data: serde_json::json!({}),
-            checks: Vec::new(),
-        }
+        Self { message: message.into(), data: serde_json::json!({}), checks: Vec::new() }
     }
 
     /// `data` must be a JSON object.

@@ -30,21 +30,13 @@ pub struct Answer {
 impl Machine {
     /// `program` is `env!("CARGO_BIN_EXE_psn-tested")`.
     pub fn new(program: &str) -> Self {
-        let root = tempfile::Builder::new()
-            .prefix("psn-test-")
-            .tempdir()
-            .expect("a temporary folder");
+        let root = tempfile::Builder::new().prefix("psn-test-").tempdir().expect("a temporary folder");
         // As root, psn runs Postgres under another account, which must be able to pass through.
-        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755))
-            .expect("its own folder");
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).expect("its own folder");
         for dir in ["home", "project"] {
             std::fs::create_dir(root.path().join(dir)).expect("an empty folder");
         }
-        Self {
-            root,
-            program: program.into(),
-            env: Vec::new(),
-        }
+        Self { root, program: program.into(), env: Vec::new() }
     }
 
     pub fn home(&self) -> PathBuf {
@@ -85,27 +77,16 @@ impl Machine {
             .stderr(Stdio::piped())
             .spawn()
             .expect("psn starts");
-        child
-            .stdin
-            .take()
-            .expect("piped")
-            .write_all(input.as_bytes())
-            .expect("psn reads");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("psn reads");
         Answer::of(child.wait_with_output().expect("psn ends"))
     }
 
     /// Runs until an event satisfies `stop`, and kills it there, without a chance to clean up.
     pub fn kill_at(&self, args: &[&str], stop: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let mut child = self
-            .command(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("psn starts");
+        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("psn starts");
         let mut seen = Vec::new();
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
-            let event: Value =
-                serde_json::from_str(&line.expect("UTF-8")).expect("each line is JSON");
+            let event: Value = serde_json::from_str(&line.expect("UTF-8")).expect("each line is JSON");
             let last = stop(&event);
             seen.push(event);
             if last {
@@ -140,12 +121,7 @@ impl Machine {
             let text = std::fs::read_to_string(self.project().join("config").join(file)).ok()?;
             let prefix = format!("{name}=");
             let line = text.lines().find(|l| l.starts_with(&prefix))?;
-            Some(
-                line[prefix.len()..]
-                    .trim_matches('\'')
-                    .trim_matches('"')
-                    .to_owned(),
-            )
+            Some(line[prefix.len()..].trim_matches('\'').trim_matches('"').to_owned())
         })
     }
 
@@ -159,11 +135,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Whatever the test started goes with it; a hub that never ran says so and that is fine.
-        let _ = self
-            .command(&["local", "down"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let _ = self.command(&["local", "down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 
@@ -179,9 +151,8 @@ impl Answer {
         let events = stdout
             .lines()
             .map(|line| {
-                serde_json::from_str(line).unwrap_or_else(|e| {
-                    panic!("standard output has a line that is no JSON: {line}: {e}")
-                })
+                serde_json::from_str(line)
+                    .unwrap_or_else(|e| panic!("standard output has a line that is no JSON: {line}: {e}"))
             })
             .collect();
         Self {
@@ -195,13 +166,7 @@ impl Answer {
     /// Fails with everything that was said unless the exit code is this.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout:\n{}\nstderr:\n{}",
-            self.stdout,
-            self.stderr
-        );
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 

@@ -33,11 +33,7 @@ fn holds(haystack: &[u8], needle: &[u8]) -> bool {
 /// The argument lists of all processes, as anybody on the machine can read them.
 fn argument_lists(seen: &mut BTreeSet<Vec<u8>>) {
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .bytes()
-            .all(|b| b.is_ascii_digit())
+        if entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit())
             && let Ok(line) = std::fs::read(entry.path().join("cmdline"))
         {
             seen.insert(line);
@@ -61,12 +57,7 @@ fn no_secret_of_the_whole_path_shows_anywhere() {
         })
     };
     let run = |args: &[&str]| {
-        let child = m
-            .command(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("psn starts");
+        let child = m.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("psn starts");
         Answer::of(child.wait_with_output().expect("psn ends"))
     };
     let answers = [
@@ -93,14 +84,9 @@ fn no_secret_of_the_whole_path_shows_anywhere() {
         "DATABASE_URL_PLUGIN_WATCHDOG",
         "TRIGGER_SECRET_KEY",
     ] {
-        let value = m
-            .secret(name)
-            .unwrap_or_else(|| panic!("setup makes {name}"));
+        let value = m.secret(name).unwrap_or_else(|| panic!("setup makes {name}"));
         if let Ok(url) = url::Url::parse(&value) {
-            secrets.push((
-                format!("the password of {name}"),
-                url.password().expect("a password").to_owned(),
-            ));
+            secrets.push((format!("the password of {name}"), url.password().expect("a password").to_owned()));
         }
         secrets.push((name.to_owned(), value));
     }
@@ -109,14 +95,8 @@ fn no_secret_of_the_whole_path_shows_anywhere() {
     for (name, value) in &secrets {
         for form in forms(value) {
             for answer in &answers {
-                assert!(
-                    !holds(answer.stdout.as_bytes(), &form),
-                    "{name} on standard output"
-                );
-                assert!(
-                    !holds(answer.stderr.as_bytes(), &form),
-                    "{name} on standard error"
-                );
+                assert!(!holds(answer.stdout.as_bytes(), &form), "{name} on standard output");
+                assert!(!holds(answer.stderr.as_bytes(), &form), "{name} on standard error");
             }
             for line in &arguments {
                 assert!(!holds(line, &form), "{name} in an argument list");
@@ -128,11 +108,9 @@ fn no_secret_of_the_whole_path_shows_anywhere() {
 
     // Files: the env files are the owner's alone; what others can read, and every log, holds no secret.
     for file in m.files() {
-        let private = std::fs::metadata(&file)
-            .is_ok_and(|meta| meta.permissions().mode() & 0o077 == 0)
+        let private = std::fs::metadata(&file).is_ok_and(|meta| meta.permissions().mode() & 0o077 == 0)
             || folders_are_private(&m, &file);
-        let is_log = file.components().any(|c| c.as_os_str() == "logs")
-            || file.extension().is_some_and(|e| e == "log");
+        let is_log = file.components().any(|c| c.as_os_str() == "logs") || file.extension().is_some_and(|e| e == "log");
         if private && !is_log {
             continue;
         }
@@ -144,10 +122,7 @@ fn no_secret_of_the_whole_path_shows_anywhere() {
         }
     }
     for file in ["config/hub.env", "config/keys.env"] {
-        let mode = std::fs::metadata(m.project().join(file))
-            .expect("setup made it")
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(m.project().join(file)).expect("setup made it").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
 }

@@ -7,8 +7,23 @@ const SOURCES: [&str; 2] = ["host/src", "local-hub/src"];
 
 /// Areas that error codes begin with.
 const AREAS: [&str; 17] = [
-    "component", "config", "db", "hub", "http", "keys", "local", "migrate", "neon", "plugin", "run", "runtime", "secrets", "state",
-    "tool", "usage", "vault",
+    "component",
+    "config",
+    "db",
+    "hub",
+    "http",
+    "keys",
+    "local",
+    "migrate",
+    "neon",
+    "plugin",
+    "run",
+    "runtime",
+    "secrets",
+    "state",
+    "tool",
+    "usage",
+    "vault",
 ];
 
 fn workspace() -> PathBuf {
@@ -45,9 +60,23 @@ fn every_code_has_its_section() {
         sources(&workspace().join(dir), &mut files);
     }
     let docs = std::fs::read_to_string(workspace().join("docs/errors.md")).unwrap();
-    let documented: BTreeSet<&str> = docs.lines().filter_map(|l| l.strip_prefix("### `")).filter_map(|l| l.strip_suffix('`')).collect();
+    let documented: BTreeSet<&str> =
+        docs.lines().filter_map(|l| l.strip_prefix("### `")).filter_map(|l| l.strip_suffix('`')).collect();
     // Settings have dotted names too, and so have files.
-    let not_codes = ["hub.env", "hub.kind", "hub.id", "keys.env", "hub.log", "hub.json", "hub.project", "neon.region", "plugin.toml", "plugin.name", "plugin.version", "plugin.world"];
+    let not_codes = [
+        "hub.env",
+        "hub.kind",
+        "hub.id",
+        "keys.env",
+        "hub.log",
+        "hub.json",
+        "hub.project",
+        "neon.region",
+        "plugin.toml",
+        "plugin.name",
+        "plugin.version",
+        "plugin.world",
+    ];
     let mut missing: Vec<String> = Vec::new();
     for file in &files {
         for code in codes(&std::fs::read_to_string(file).unwrap()) {

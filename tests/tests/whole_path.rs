@@ -7,19 +7,10 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 
 const EXAMPLE: &str = env!("PSN_EXAMPLE_PUBLISH_POST");
 
-const STEPS: [&str; 5] = [
-    "keys",
-    "neon-provision",
-    "migrate",
-    "trigger-provision",
-    "validate",
-];
+const STEPS: [&str; 5] = ["keys", "neon-provision", "migrate", "trigger-provision", "validate"];
 
 fn all(status: &str) -> Vec<(String, String)> {
-    STEPS
-        .iter()
-        .map(|s| ((*s).to_owned(), status.to_owned()))
-        .collect()
+    STEPS.iter().map(|s| ((*s).to_owned(), status.to_owned())).collect()
 }
 
 fn machine() -> Machine {
@@ -28,33 +19,19 @@ fn machine() -> Machine {
 
 /// The owner's own connection, as a person's SQL client would make it.
 async fn database(machine: &Machine) -> PgConnection {
-    let url = machine
-        .secret("DATABASE_URL_DIRECT")
-        .expect("setup kept the connection string");
+    let url = machine.secret("DATABASE_URL_DIRECT").expect("setup kept the connection string");
     let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a connection string");
     let ca = machine.home().join("local-hub/tls/ca.pem");
-    let options = options
-        .ssl_mode(sqlx::postgres::PgSslMode::VerifyFull)
-        .ssl_root_cert(ca);
-    PgConnection::connect_with(&options)
-        .await
-        .expect("the database takes its owner's password over TLS")
+    let options = options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull).ssl_root_cert(ca);
+    PgConnection::connect_with(&options).await.expect("the database takes its owner's password over TLS")
 }
 
 /// Adds the example plugin as a person would: look, agree, add.
 fn add_example(machine: &Machine) {
     let asked = machine.psn(&["plugin", "add", EXAMPLE]).exits(4);
     let consent = asked.event(|e| e["status"] == "needs_consent");
-    assert!(
-        consent["data"]["asks"]
-            .as_array()
-            .is_some_and(|asks| !asks.is_empty()),
-        "{consent}"
-    );
-    let command = consent["needs"][0]["next"][0]["command"]
-        .as_str()
-        .expect("a command")
-        .to_owned();
+    assert!(consent["data"]["asks"].as_array().is_some_and(|asks| !asks.is_empty()), "{consent}");
+    let command = consent["needs"][0]["next"][0]["command"].as_str().expect("a command").to_owned();
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     machine.psn(&words).exits(0);
 }
@@ -72,11 +49,7 @@ fn from_nothing_to_a_hub_with_a_rescued_post() {
     assert_eq!(second.steps(), all("skipped"), "{}", second.stdout);
 
     let validated = m.psn(&["run", "validate"]).exits(0);
-    let checks: Vec<&Value> = validated
-        .events
-        .iter()
-        .filter(|e| e["type"] == "check")
-        .collect();
+    let checks: Vec<&Value> = validated.events.iter().filter(|e| e["type"] == "check").collect();
     assert!(checks.len() >= 8, "{}", validated.stdout);
     for check in &checks {
         assert_ne!(check["status"], "fail", "{check}");
@@ -148,11 +121,7 @@ async fn wait_for_status(db: &mut PgConnection, post: &str, status: &str) -> (St
 fn assert_numbered(answer: &Answer) {
     for (index, step) in (1u64..).zip(STEPS) {
         let event = answer.event(|e| e["type"] == "step" && e["step"] == step);
-        assert_eq!(
-            (event["index"].as_u64(), event["total"].as_u64()),
-            (Some(index), Some(5)),
-            "{event}"
-        );
+        assert_eq!((event["index"].as_u64(), event["total"].as_u64()), (Some(index), Some(5)), "{event}");
     }
     let running = answer.event(|e| e["step"] == "neon-provision" && e["status"] == "running");
     assert_eq!(running["message"], "[2/5] Creating database…");
@@ -165,9 +134,7 @@ fn killed_between_any_two_steps_setup_goes_on_to_the_same_hub() {
     let m = machine();
     // Killed after each step in turn, and once in the middle of the step that makes things.
     for step in &STEPS[..4] {
-        m.kill_at(&["run", "setup"], |e| {
-            e["step"] == *step && (e["status"] == "success" || e["status"] == "skipped")
-        });
+        m.kill_at(&["run", "setup"], |e| e["step"] == *step && (e["status"] == "success" || e["status"] == "skipped"));
     }
     m.psn(&["run", "setup"]).exits(0);
     let second = m.psn(&["run", "setup"]).exits(0);
@@ -179,9 +146,7 @@ fn killed_between_any_two_steps_setup_goes_on_to_the_same_hub() {
 fn killed_while_a_step_works_setup_makes_nothing_twice() {
     let m = machine();
     for step in ["neon-provision", "migrate", "trigger-provision"] {
-        m.kill_at(&["run", "setup"], |e| {
-            e["step"] == step && e["status"] == "running"
-        });
+        m.kill_at(&["run", "setup"], |e| e["step"] == step && e["status"] == "running");
     }
     m.psn(&["run", "setup"]).exits(0);
     let second = m.psn(&["run", "setup"]).exits(0);
@@ -192,38 +157,18 @@ fn killed_while_a_step_works_setup_makes_nothing_twice() {
 /// How many Neon projects the local hub has, asked over its own API.
 fn projects(machine: &Machine) -> usize {
     let endpoints = machine.psn(&["local", "up"]).exits(0).result()["endpoints"].clone();
-    let base = endpoints["neon"]
-        .as_str()
-        .expect("an address")
-        .trim_end_matches('/')
-        .to_owned();
+    let base = endpoints["neon"].as_str().expect("an address").trim_end_matches('/').to_owned();
     let key = machine.secret("NEON_API_KEY").expect("a key");
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Runtime::new()
-        .expect("threads")
-        .block_on(async {
-            let client = reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client");
-            let get = async |path: String| -> Value {
-                let reply = client
-                    .get(format!("{base}{path}"))
-                    .bearer_auth(&key)
-                    .send()
-                    .await
-                    .expect("an answer");
-                assert!(reply.status().is_success(), "{path}: {}", reply.status());
-                reply.json().await.expect("JSON")
-            };
-            let orgs = get("/users/me/organizations".to_owned()).await;
-            let org = orgs["organizations"][0]["id"]
-                .as_str()
-                .expect("an organisation")
-                .to_owned();
-            get(format!("/projects?org_id={org}&limit=100")).await["projects"]
-                .as_array()
-                .expect("a list")
-                .len()
-        })
+    tokio::runtime::Runtime::new().expect("threads").block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let get = async |path: String| -> Value {
+            let reply = client.get(format!("{base}{path}")).bearer_auth(&key).send().await.expect("an answer");
+            assert!(reply.status().is_success(), "{path}: {}", reply.status());
+            reply.json().await.expect("JSON")
+        };
+        let orgs = get("/users/me/organizations".to_owned()).await;
+        let org = orgs["organizations"][0]["id"].as_str().expect("an organisation").to_owned();
+        get(format!("/projects?org_id={org}&limit=100")).await["projects"].as_array().expect("a list").len()
+    })
 }

@@ -44,13 +44,7 @@ impl Task for PublishPost {
 
     fn run(Invocation { payload, .. }: Invocation<Payload>) -> Result<Outcome, Failure> {
         let Payload { post_id, attempt } = payload;
-        let outcome = |outcome, external_id| {
-            Ok(Outcome {
-                post_id: post_id.clone(),
-                outcome,
-                external_id,
-            })
-        };
+        let outcome = |outcome, external_id| Ok(Outcome { post_id: post_id.clone(), outcome, external_id });
         let post = read(&post_id)?;
         match decide(&post, attempt) {
             Decision::Publish => {}
@@ -122,10 +116,7 @@ fn decide(post: &Post, attempt: u32) -> Decision {
     if post.platform != PLATFORM {
         return Decision::NotOurs;
     }
-    if !matches!(
-        post.status.as_str(),
-        "scheduled" | "retrying" | "publishing"
-    ) {
+    if !matches!(post.status.as_str(), "scheduled" | "retrying" | "publishing") {
         return Decision::LeaveAs("not-due");
     }
     if post.attempt > attempt {
@@ -184,13 +175,8 @@ fn mark_published(id: &Uuid, attempt: u32, external_id: &str) -> Result<bool, Fa
 }
 
 fn not_ours(id: &Uuid, platform: &str) -> Failure {
-    Failure::new(
-        "unknown-platform",
-        format!("The post {id} is for {platform}; this plugin publishes to {PLATFORM}"),
-    )
-    .fix(format!(
-        "Set watchdog.task in config/psn.toml to a task that publishes to {platform}"
-    ))
+    Failure::new("unknown-platform", format!("The post {id} is for {platform}; this plugin publishes to {PLATFORM}"))
+        .fix(format!("Set watchdog.task in config/psn.toml to a task that publishes to {platform}"))
 }
 
 #[cfg(test)]

@@ -4,29 +4,12 @@ use psn_plugin::testing::Hub;
 use super::*;
 
 fn expect_post(hub: &Hub, platform: &str, status: &str, attempt: u32, has_begun: bool) {
-    hub.expect_sql(&[
-        "SELECT platform, content, status",
-        "FROM posts WHERE id = $1",
-    ])
-    .params(params![Uuid::from("p-1")])
-    .rows(
-        &[
-            "platform",
-            "content",
-            "status",
-            "attempt",
-            "has_begun",
-            "external_id",
-        ],
-        vec![vec![
-            platform.into(),
-            "héllo".into(),
-            status.into(),
-            attempt.into(),
-            has_begun.into(),
-            Value::Null,
-        ]],
-    );
+    hub.expect_sql(&["SELECT platform, content, status", "FROM posts WHERE id = $1"])
+        .params(params![Uuid::from("p-1")])
+        .rows(
+            &["platform", "content", "status", "attempt", "has_begun", "external_id"],
+            vec![vec![platform.into(), "héllo".into(), status.into(), attempt.into(), has_begun.into(), Value::Null]],
+        );
 }
 
 fn expect_intent(hub: &Hub, attempt: u32) -> psn_plugin::testing::SqlExpectation {
@@ -38,22 +21,12 @@ fn expect_intent(hub: &Hub, attempt: u32) -> psn_plugin::testing::SqlExpectation
 }
 
 fn expect_published(hub: &Hub) -> psn_plugin::testing::SqlExpectation {
-    hub.expect_sql(&[
-        "SET status = 'published'",
-        "rescue_at = NULL",
-        "attempt = $2 AND side_effect_at IS NOT NULL",
-    ])
-    .params(params![Uuid::from("p-1"), 2, "nowhere:p-1"])
+    hub.expect_sql(&["SET status = 'published'", "rescue_at = NULL", "attempt = $2 AND side_effect_at IS NOT NULL"])
+        .params(params![Uuid::from("p-1"), 2, "nowhere:p-1"])
 }
 
 fn run(attempt: u32) -> Result<Outcome, Failure> {
-    PublishPost::run(Invocation {
-        payload: Payload {
-            post_id: "p-1".into(),
-            attempt,
-        },
-        scheduled_at: None,
-    })
+    PublishPost::run(Invocation { payload: Payload { post_id: "p-1".into(), attempt }, scheduled_at: None })
 }
 
 #[test]
@@ -65,10 +38,7 @@ fn intent_then_side_effect_then_result() {
         expect_intent(&hub, 2).affected(1);
         expect_published(&hub).affected(1);
         let outcome = run(2).unwrap();
-        assert_eq!(
-            (outcome.outcome, outcome.external_id.as_deref()),
-            ("published", Some("nowhere:p-1"))
-        );
+        assert_eq!((outcome.outcome, outcome.external_id.as_deref()), ("published", Some("nowhere:p-1")));
         assert_eq!(hub.logs()[0].message, "Publishing 5 characters nowhere");
     }
 }
@@ -87,17 +57,9 @@ fn whatever_is_not_this_runs_to_publish_is_left_alone() {
     ] {
         let hub = Hub::new(MANIFEST);
         expect_post(&hub, "nowhere", status, attempt, has_begun);
-        assert_eq!(
-            run(2).unwrap().outcome,
-            expected,
-            "{status} {attempt} {has_begun}"
-        );
+        assert_eq!(run(2).unwrap().outcome, expected, "{status} {attempt} {has_begun}");
         assert!(!hub.journal().iter().any(|line| line.contains("UPDATE")));
-        assert!(
-            !hub.logs()
-                .iter()
-                .any(|line| line.message.starts_with("Publishing"))
-        );
+        assert!(!hub.logs().iter().any(|line| line.message.starts_with("Publishing")));
     }
 }
 
@@ -124,34 +86,13 @@ fn a_post_that_moved_on_while_it_was_published_is_reported() {
 fn a_refusal_is_certain_and_takes_the_marker_back() {
     let hub = Hub::new(MANIFEST);
     hub.expect_sql(&["SELECT platform"]).rows(
-        &[
-            "platform",
-            "content",
-            "status",
-            "attempt",
-            "has_begun",
-            "external_id",
-        ],
-        vec![vec![
-            "nowhere".into(),
-            " ".into(),
-            "scheduled".into(),
-            1.into(),
-            false.into(),
-            Value::Null,
-        ]],
+        &["platform", "content", "status", "attempt", "has_begun", "external_id"],
+        vec![vec!["nowhere".into(), " ".into(), "scheduled".into(), 1.into(), false.into(), Value::Null]],
     );
     expect_intent(&hub, 2).affected(1);
-    hub.expect_sql(&[
-        "SET status = 'failed', side_effect_at = NULL, rescue_at = NULL",
-        "attempt = $2",
-    ])
-    .params(params![
-        Uuid::from("p-1"),
-        2,
-        "Nowhere takes no posts that say nothing"
-    ])
-    .affected(1);
+    hub.expect_sql(&["SET status = 'failed', side_effect_at = NULL, rescue_at = NULL", "attempt = $2"])
+        .params(params![Uuid::from("p-1"), 2, "Nowhere takes no posts that say nothing"])
+        .affected(1);
     assert_eq!(run(2).unwrap().outcome, "refused");
 }
 
@@ -164,7 +105,6 @@ fn a_post_for_elsewhere_or_of_nobody() {
     drop(hub);
 
     let hub = Hub::new(MANIFEST);
-    hub.expect_sql(&["SELECT platform"])
-        .rows(&["platform"], vec![]);
+    hub.expect_sql(&["SELECT platform"]).rows(&["platform"], vec![]);
     assert_eq!(run(2).unwrap_err().code, "no-such-post");
 }

@@ -17,9 +17,7 @@ pub struct Deadline {
 
 impl Deadline {
     pub fn after(limit: Duration) -> Self {
-        Self {
-            at: Instant::now() + limit,
-        }
+        Self { at: Instant::now() + limit }
     }
 
     pub fn at(self) -> Instant {
@@ -122,10 +120,7 @@ macro_rules! counters {
 
 impl Meter {
     pub fn new(limits: MeterLimits) -> Self {
-        Self {
-            limits,
-            usage: Usage::default(),
-        }
+        Self { limits, usage: Usage::default() }
     }
 
     counters! {
@@ -196,19 +191,10 @@ mod tests {
 
     #[test]
     fn a_meter_counts_up_to_its_limit_and_not_beyond() {
-        let mut m = Meter::new(MeterLimits {
-            http_calls: 2,
-            ..MeterLimits::default()
-        });
+        let mut m = Meter::new(MeterLimits { http_calls: 2, ..MeterLimits::default() });
         m.http_call(1).unwrap();
         m.http_call(1).unwrap();
-        assert_eq!(
-            m.http_call(1),
-            Err(Exceeded {
-                what: "http-calls",
-                limit: 2
-            })
-        );
+        assert_eq!(m.http_call(1), Err(Exceeded { what: "http-calls", limit: 2 }));
         assert_eq!(m.usage().http_calls, 2);
         assert!(m.http_in(u64::MAX).is_err());
     }

@@ -12,7 +12,9 @@ use crate::secret::{MemoryBackend, Secret, Secrets};
 
 /// A manifest with these tables.
 pub(crate) fn manifest(tables: &str) -> Manifest {
-    let text = format!("[plugin]\nname = \"tester\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n{tables}");
+    let text = format!(
+        "[plugin]\nname = \"tester\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n{tables}"
+    );
     Manifest::parse(text.as_bytes()).unwrap()
 }
 

@@ -55,7 +55,11 @@ fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedErro
 
 fn read(name: &str, from: &KeySource) -> Result<Zeroizing<String>, CodedError> {
     let unreadable = |what: String| {
-        CodedError::new("keys.unreadable", what, [format!("psn keys set {name} --stdin"), format!("psn keys set {name} --from-env {name}")])
+        CodedError::new(
+            "keys.unreadable",
+            what,
+            [format!("psn keys set {name} --stdin"), format!("psn keys set {name} --from-env {name}")],
+        )
     };
     let mut text = Zeroizing::new(String::new());
     if let Some(variable) = &from.from_env {

@@ -58,7 +58,8 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            let error = CodedError::new("run.no-runtime", format!("psn could not start its threads: {e}"), ["ulimit -a"]);
+            let error =
+                CodedError::new("run.no-runtime", format!("psn could not start its threads: {e}"), ["ulimit -a"]);
             let context = context(&args);
             context.events.emit(&Event::Error { error });
             return Exit::Failed.into();

@@ -100,14 +100,25 @@ fn needs_consent(context: &Context, file: &Path, consent: &ConsentNeeded) -> Don
         error: None,
         usage: None,
     })));
-    Done::Summary(Summary { status: StepStatus::NeedsConsent, steps: 1, succeeded: 0, skipped: 0, failed: 0, elapsed_ms: 0 })
+    Done::Summary(Summary {
+        status: StepStatus::NeedsConsent,
+        steps: 1,
+        succeeded: 0,
+        skipped: 0,
+        failed: 0,
+        elapsed_ms: 0,
+    })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CodedError> {
     let unreadable = |what: String| CodedError::new("plugin.unreadable", what, ["psn plugin check FILE"]);
     let meta = std::fs::metadata(file).map_err(|e| unreadable(format!("{}: {e}", file.display())))?;
     if meta.len() > MAX_FILE_BYTES {
-        return Err(unreadable(format!("{} has {} bytes; at most {MAX_FILE_BYTES} are looked at", file.display(), meta.len())));
+        return Err(unreadable(format!(
+            "{} has {} bytes; at most {MAX_FILE_BYTES} are looked at",
+            file.display(),
+            meta.len()
+        )));
     }
     std::fs::read(file).map_err(|e| unreadable(format!("{}: {e}", file.display())))
 }

@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 use super::{Context, Done};
 use crate::error::CodedError;
 use crate::events::Event;
+use crate::hub::HubKind;
 use crate::hub::{EnvFiles, Settings};
 use crate::pipeline::session::{find_project, hub_kind};
-use crate::hub::HubKind;
 use crate::pipeline::{FIRST_PARTY, Ledger, SETUP, home};
 use crate::plugins::registry::Registry;
 use crate::secret::{SecretBackend as _, is_public};
@@ -30,7 +30,10 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
     for slot in SETUP {
         match ledger.steps.get(slot.name) {
             Some(record) => {
-                steps.insert(slot.name.to_owned(), json!({ "status": record.status, "message": record.message, "at": record.at }));
+                steps.insert(
+                    slot.name.to_owned(),
+                    json!({ "status": record.status, "message": record.message, "at": record.at }),
+                );
             }
             None => {
                 steps.insert(slot.name.to_owned(), Value::Null);
@@ -39,7 +42,9 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
         }
     }
     let local = match kind {
-        HubKind::Local => serde_json::to_value(psn_local_hub::lifecycle::status(&home::local_hub()).await).unwrap_or_default(),
+        HubKind::Local => {
+            serde_json::to_value(psn_local_hub::lifecycle::status(&home::local_hub()).await).unwrap_or_default()
+        }
         HubKind::Cloud => Value::Null,
     };
     let registry = Registry::open(project.path(), FIRST_PARTY)?;

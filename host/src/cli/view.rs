@@ -67,7 +67,8 @@ fn lines(event: &Event) -> Vec<Line> {
             lines.extend(step.changes.iter().map(|c| line(DIM, "      ", c.clone())));
             for need in &step.needs {
                 lines.push(line(YELLOW, "      ", format!("{}: {}", need.name, need.origin)));
-                lines.extend(need.next.iter().map(|n| line(DIM, "        → ", format!("{}   ({})", n.command, n.when))));
+                lines
+                    .extend(need.next.iter().map(|n| line(DIM, "        → ", format!("{}   ({})", n.command, n.when))));
             }
             lines.extend(step.error.iter().flat_map(|e| &e.fix).map(|f| line(DIM, "      → ", f.clone())));
             lines
@@ -80,7 +81,10 @@ fn lines(event: &Event) -> Vec<Line> {
         Event::Summary(s) => {
             let (color, mark) = if s.status == StepStatus::Success { (GREEN, "✓ ") } else { (YELLOW, "") };
             let seconds = s.elapsed_ms as f64 / 1000.0;
-            let text = format!("{} done, {} skipped, {} failed of {} in {seconds:.1} s", s.succeeded, s.skipped, s.failed, s.steps);
+            let text = format!(
+                "{} done, {} skipped, {} failed of {} in {seconds:.1} s",
+                s.succeeded, s.skipped, s.failed, s.steps
+            );
             vec![line(color, mark, text)]
         }
     }

@@ -3,7 +3,4 @@ mod sink;
 mod types;
 
 pub use sink::{EventSink, Output, Recorder, Sink, redact_value};
-pub use types::{
-    Check, CheckStatus, Event, Level, Need, NextCommand, SCHEMA_NAME, StepEvent, StepStatus,
-    Summary,
-};
+pub use types::{Check, CheckStatus, Event, Level, Need, NextCommand, SCHEMA_NAME, StepEvent, StepStatus, Summary};

@@ -47,17 +47,15 @@ impl Output {
         view: Option<Box<dyn Fn(&Event) + Send + Sync>>,
         redactor: Arc<Redactor>,
     ) -> Self {
-        Self {
-            out: Mutex::new(out),
-            view,
-            redactor,
-        }
+        Self { out: Mutex::new(out), view, redactor }
     }
 
     /// The event as one line, without a live secret in any form. The strings are filtered before they are encoded, so that what is
     /// left is valid JSON whatever a secret looks like.
     fn encode(&self, event: &Event) -> String {
-        let mut value = serde_json::to_value(event).unwrap_or_else(|e| serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": e.to_string() }));
+        let mut value = serde_json::to_value(event).unwrap_or_else(
+            |e| serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": e.to_string() }),
+        );
         redact_value(&mut value, &self.redactor);
         let line = value.to_string();
         // What remains can only be a secret that is spread over keys, or hidden by an escape: then the whole line goes.
@@ -72,10 +70,7 @@ impl Sink for Output {
     fn emit(&self, event: &Event) {
         let line = self.encode(event);
         {
-            let mut out = self
-                .out
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             // A reader that went away is no reason to stop in the middle of setup: what is done is recorded, and the next run tells.
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
@@ -100,10 +95,7 @@ pub fn redact_value(value: &mut serde_json::Value, redactor: &Redactor) {
         Value::Array(items) => items.iter_mut().for_each(|v| redact_value(v, redactor)),
         Value::Object(map) => {
             if map.keys().any(|k| redactor.finds(k.as_bytes())) {
-                *map = std::mem::take(map)
-                    .into_iter()
-                    .map(|(k, v)| (redactor.redact(&k).into_owned(), v))
-                    .collect();
+                *map = std::mem::take(map).into_iter().map(|(k, v)| (redactor.redact(&k).into_owned(), v)).collect();
             }
             map.values_mut().for_each(|v| redact_value(v, redactor));
         }
@@ -117,19 +109,13 @@ pub struct Recorder(Mutex<Vec<Event>>);
 
 impl Recorder {
     pub fn events(&self) -> Vec<Event> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
 impl Sink for Arc<Recorder> {
     fn emit(&self, event: &Event) {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(event.clone());
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event.clone());
     }
 }
 
@@ -156,17 +142,10 @@ mod tests {
         redactor.register(&Secret::new("napi_canary\"with\\quotes"));
         let buffer = Buffer::default();
         let sink = EventSink::new(Output::new(Box::new(buffer.clone()), None, redactor));
-        sink.log(
-            Level::Info,
-            "x",
-            "one\n{\"type\":\"summary\"}\u{1b}[2J\u{0} napi_canary\"with\\quotes end",
-        );
+        sink.log(Level::Info, "x", "one\n{\"type\":\"summary\"}\u{1b}[2J\u{0} napi_canary\"with\\quotes end");
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
-        assert!(
-            !text.contains("canary") && !text.contains('\u{1b}'),
-            "{text}"
-        );
+        assert!(!text.contains("canary") && !text.contains('\u{1b}'), "{text}");
         let event: Event = serde_json::from_str(&text).unwrap();
         assert!(matches!(event, Event::Log { message, .. } if message.contains("[redacted] end")));
     }

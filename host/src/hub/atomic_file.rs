@@ -92,7 +92,9 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let mut file = match OpenOptions::new().read(true).custom_flags(nofollow()).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::LOOP) => return Err(FileError::Symlink(path.to_owned())),
+        Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::LOOP) => {
+            return Err(FileError::Symlink(path.to_owned()));
+        }
         Err(e) => return Err(FileError::io(path)(e)),
     };
     if !file.metadata().map_err(FileError::io(path))?.is_file() {
@@ -115,7 +117,13 @@ fn temp_path(path: &Path) -> PathBuf {
 
 fn write_temp(temp: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let io = FileError::io;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(nofollow()).open(temp).map_err(io(temp))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(nofollow())
+        .open(temp)
+        .map_err(io(temp))?;
     // The mode given to open is narrowed by the umask; this one is not.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(io(temp))?;
     file.write_all(bytes).map_err(io(temp))?;

@@ -168,7 +168,10 @@ pub async fn catalog_checks(connection: &mut PgConnection) -> Vec<Check> {
         };
         let fix = match status {
             CheckStatus::Pass => Vec::new(),
-            _ => vec!["psn run setup".to_owned(), "Undo what was changed by hand in the database, or write a migration that puts it right".to_owned()],
+            _ => vec![
+                "psn run setup".to_owned(),
+                "Undo what was changed by hand in the database, or write a migration that puts it right".to_owned(),
+            ],
         };
         checks.push(Check { check: question.check.to_owned(), step: None, status, message, fix, required: true });
     }

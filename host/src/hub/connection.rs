@@ -86,16 +86,27 @@ impl ConnectError {
         let say = |code: &str, fix: &[&str]| CodedError::new(code, self.to_string(), fix.iter().copied());
         match self {
             ConnectError::NoUrl { .. } => say("hub.no-database-url", &["psn run setup"]),
-            ConnectError::BadUrl { name, .. } => {
-                CodedError::new("hub.bad-database-url", self.to_string(), [format!("Remove the line {name}= from config/hub.env"), "psn run setup".to_owned()])
+            ConnectError::BadUrl { name, .. } => CodedError::new(
+                "hub.bad-database-url",
+                self.to_string(),
+                [format!("Remove the line {name}= from config/hub.env"), "psn run setup".to_owned()],
+            ),
+            ConnectError::Environment(name) => {
+                CodedError::new("hub.environment", self.to_string(), [format!("unset {name}")])
             }
-            ConnectError::Environment(name) => CodedError::new("hub.environment", self.to_string(), [format!("unset {name}")]),
-            ConnectError::Unreachable { host, .. } if is_loopback(host) => say("hub.unreachable", &["psn local up", "psn local logs"]).retryable(),
-            ConnectError::Unreachable { .. } => {
-                say("hub.unreachable", &["psn run validate", "Look at https://neonstatus.com and at this machine's network"]).retryable()
+            ConnectError::Unreachable { host, .. } if is_loopback(host) => {
+                say("hub.unreachable", &["psn local up", "psn local logs"]).retryable()
             }
+            ConnectError::Unreachable { .. } => say(
+                "hub.unreachable",
+                &["psn run validate", "Look at https://neonstatus.com and at this machine's network"],
+            )
+            .retryable(),
             ConnectError::Tls { host, .. } if is_loopback(host) => say("hub.tls", &["psn local down", "psn local up"]),
-            ConnectError::Tls { .. } => say("hub.tls", &["Look for a proxy that opens TLS between this machine and the database, and at this machine's clock"]),
+            ConnectError::Tls { .. } => say(
+                "hub.tls",
+                &["Look for a proxy that opens TLS between this machine and the database, and at this machine's clock"],
+            ),
             ConnectError::Refused { .. } if self.is_auth() => say("hub.auth", &["psn run setup"]),
             ConnectError::Refused { .. } => say("hub.refused", &["psn run validate"]),
             ConnectError::Roots { .. } => say("hub.tls-roots", &["psn local up"]),
@@ -124,7 +135,12 @@ impl HubUrl {
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(bad("it does not begin with postgresql://"));
         }
-        let decode = |s: &str| percent_decode_str(s).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| bad("it holds an encoded byte that is not UTF-8"));
+        let decode = |s: &str| {
+            percent_decode_str(s)
+                .decode_utf8()
+                .map(std::borrow::Cow::into_owned)
+                .map_err(|_| bad("it holds an encoded byte that is not UTF-8"))
+        };
         let host = decode(url.host_str().unwrap_or_default())?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         // Lists of hosts and sockets are libpq's ways to send a connection elsewhere.
@@ -161,7 +177,12 @@ pub fn with_role(name: &str, url: &Secret, role: &str, password: &str) -> Result
 /// Opens a connection. A transaction-mode pooler hands each transaction another server connection, so on all but the owner's direct
 /// one everything must end with its transaction: no `SET`, no session locks, and statements with `persistent(false)` inside of one, or
 /// prepared and closed there.
-pub async fn connect(purpose: &Purpose, secrets: &Secrets, tls: &TlsRoots, deadline: Deadline) -> Result<PgConnection, ConnectError> {
+pub async fn connect(
+    purpose: &Purpose,
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    deadline: Deadline,
+) -> Result<PgConnection, ConnectError> {
     let name = purpose.secret_name();
     let url = secrets.get(&name).ok_or_else(|| ConnectError::NoUrl { name: name.clone() })?;
     connect_url(&HubUrl::parse(&name, &url)?, tls, deadline).await
@@ -202,7 +223,9 @@ async fn options(url: &HubUrl, tls: &TlsRoots) -> Result<PgConnectOptions, Conne
     let pem = match tls {
         // No certificate besides the built-in ones, not even one that PGSSLROOTCERT names.
         TlsRoots::WebPki => Vec::new(),
-        TlsRoots::Pem(path) => tokio::fs::read(path).await.map_err(|source| ConnectError::Roots { path: path.clone(), source })?,
+        TlsRoots::Pem(path) => {
+            tokio::fs::read(path).await.map_err(|source| ConnectError::Roots { path: path.clone(), source })?
+        }
     };
     Ok(PgConnectOptions::new_without_pgpass()
         .host(&url.host)
@@ -232,13 +255,17 @@ struct Attempt {
 
 impl Attempt {
     fn later(url: &HubUrl, reason: String) -> Self {
-        Self { error: ConnectError::Unreachable { host: url.host.clone(), port: url.port, reason }, again: Again::Later }
+        Self {
+            error: ConnectError::Unreachable { host: url.host.clone(), port: url.port, reason },
+            again: Again::Later,
+        }
     }
 }
 
 fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
     let (host, port) = (url.host.clone(), url.port);
-    let tls = |reason: String| Attempt { error: ConnectError::Tls { host: host.clone(), port, reason }, again: Again::No };
+    let tls =
+        |reason: String| Attempt { error: ConnectError::Tls { host: host.clone(), port, reason }, again: Again::No };
     match error {
         sqlx::Error::Tls(e) => tls(e.to_string()),
         sqlx::Error::Io(e) if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => tls(e.to_string()),
@@ -254,7 +281,10 @@ fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
             if passes {
                 return Attempt::later(url, reason);
             }
-            Attempt { error: ConnectError::Refused { host, port, role: url.user.clone(), reason, sqlstate }, again: Again::No }
+            Attempt {
+                error: ConnectError::Refused { host, port, role: url.user.clone(), reason, sqlstate },
+                again: Again::No,
+            }
         }
         other => Attempt::later(url, other.to_string()),
     }
@@ -271,14 +301,25 @@ mod tests {
     #[test]
     fn connection_strings_are_taken_apart_and_parameters_left_out() {
         let url = parse("postgresql://hub%5Fowner:p%40ss%2Fw@ep-x-pooler.eu.aws.neon.tech/my%20hub?sslmode=disable&options=-c%20role%3Dx&host=evil").unwrap();
-        assert_eq!((url.host.as_str(), url.port, url.user.as_str(), url.database.as_str()), ("ep-x-pooler.eu.aws.neon.tech", 5432, "hub_owner", "my hub"));
+        assert_eq!(
+            (url.host.as_str(), url.port, url.user.as_str(), url.database.as_str()),
+            ("ep-x-pooler.eu.aws.neon.tech", 5432, "hub_owner", "my hub")
+        );
         assert_eq!(url.password(), "p@ss/w");
         assert_eq!(parse("postgres://u:p@[::1]:5499/d").unwrap().host, "::1");
     }
 
     #[test]
     fn what_is_no_single_place_is_refused_without_being_repeated() {
-        for url in ["hunter2", "https://u:hunter2@h/d", "postgresql:///d", "postgresql://u:hunter2@h", "postgresql://:hunter2@h/d", "postgresql://u:hunter2@%2Ftmp/d", "postgresql://u:hunter2@a,b/d"] {
+        for url in [
+            "hunter2",
+            "https://u:hunter2@h/d",
+            "postgresql:///d",
+            "postgresql://u:hunter2@h",
+            "postgresql://:hunter2@h/d",
+            "postgresql://u:hunter2@%2Ftmp/d",
+            "postgresql://u:hunter2@a,b/d",
+        ] {
             let error = parse(url).err().unwrap_or_else(|| panic!("{url}"));
             assert!(!error.to_string().contains("hunter2"), "{error}");
             assert_eq!(error.coded().code, "hub.bad-database-url");
@@ -287,7 +328,8 @@ mod tests {
 
     #[test]
     fn another_role_at_the_same_place() {
-        let owner = Secret::new("postgresql://hub_owner:old@127.0.0.1:5499/hub?sslmode=require&channel_binding=require");
+        let owner =
+            Secret::new("postgresql://hub_owner:old@127.0.0.1:5499/hub?sslmode=require&channel_binding=require");
         let app = with_role("DATABASE_URL", &owner, "psn_app", "n3w").unwrap();
         assert_eq!(app.expose(), "postgresql://psn_app:n3w@127.0.0.1:5499/hub?sslmode=require&channel_binding=require");
         let (a, b) = (parse(owner.expose()).unwrap(), parse(app.expose()).unwrap());
@@ -307,7 +349,8 @@ mod tests {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let url = parse(&format!("postgresql://u:p@127.0.0.1:{port}/d")).unwrap();
-        let error = connect_url(&url, &TlsRoots::WebPki, Deadline::after(Duration::from_millis(300))).await.unwrap_err();
+        let error =
+            connect_url(&url, &TlsRoots::WebPki, Deadline::after(Duration::from_millis(300))).await.unwrap_err();
         assert_eq!(error.coded().code, "hub.unreachable");
         assert_eq!(error.coded().fix[0], "psn local up");
         assert!(error.coded().retryable);

@@ -37,10 +37,14 @@ impl EnvFilesError {
             EnvFilesError::Text { file, source: EnvError::Line { line, .. } } => {
                 CodedError::new("config.env-file", self.to_string(), [format!("${{EDITOR:-vi}} +{line} {file}")])
             }
-            EnvFilesError::Text { file, .. } => CodedError::new("config.env-file", self.to_string(), [format!("${{EDITOR:-vi}} {file}")]),
-            EnvFilesError::Value { name, .. } => {
-                CodedError::new("config.env-value", self.to_string(), [format!("Ask for another value of {name}: letters, digits and _ . - are safe")])
+            EnvFilesError::Text { file, .. } => {
+                CodedError::new("config.env-file", self.to_string(), [format!("${{EDITOR:-vi}} {file}")])
             }
+            EnvFilesError::Value { name, .. } => CodedError::new(
+                "config.env-value",
+                self.to_string(),
+                [format!("Ask for another value of {name}: letters, digits and _ . - are safe")],
+            ),
             EnvFilesError::File(e) => super::project::file_error(e),
             EnvFilesError::Git(e) => super::project::git_error(e),
         }
@@ -78,7 +82,8 @@ impl EnvFiles {
         // Two psn at once (a run and `psn keys set`) each see what the other wrote.
         let _lock = Lock::exclusive(&self.lock)?;
         let in_keys = self.read(KEYS_ENV)?.get(name).is_some() && self.read(HUB_ENV)?.get(name).is_none();
-        let (file, header) = if PERSON_KEYS.contains(&name) || in_keys { (KEYS_ENV, KEYS_HEADER) } else { (HUB_ENV, HUB_HEADER) };
+        let (file, header) =
+            if PERSON_KEYS.contains(&name) || in_keys { (KEYS_ENV, KEYS_HEADER) } else { (HUB_ENV, HUB_HEADER) };
         self.guard(file)?;
         let mut env = self.read(file)?;
         if env.text().is_empty() {
@@ -133,7 +138,9 @@ mod tests {
         let (_dir, project) = project();
         let files = EnvFiles::new(&project);
         files.write("NEON_API_KEY", &Secret::new("napi_1")).unwrap();
-        files.write("DATABASE_URL", &Secret::new("postgresql://u:p@h/d?sslmode=require&channel_binding=require")).unwrap();
+        files
+            .write("DATABASE_URL", &Secret::new("postgresql://u:p@h/d?sslmode=require&channel_binding=require"))
+            .unwrap();
         let keys = fs::read_to_string(project.keys_env()).unwrap();
         let hub = fs::read_to_string(project.hub_env()).unwrap();
         assert!(keys.contains("NEON_API_KEY=napi_1\n") && !hub.contains("NEON_API_KEY"));
@@ -154,7 +161,10 @@ mod tests {
         assert!(!files.read_all().unwrap().contains_key("TRIGGER_ACCESS_TOKEN"), "an empty line is no key");
         files.write("OPENAI_API_KEY", &Secret::new("new")).unwrap();
         files.write("TRIGGER_ACCESS_TOKEN", &Secret::new("tr_pat_1")).unwrap();
-        assert_eq!(fs::read_to_string(project.keys_env()).unwrap(), "# mine\nOPENAI_API_KEY=new\nTRIGGER_ACCESS_TOKEN=tr_pat_1\n");
+        assert_eq!(
+            fs::read_to_string(project.keys_env()).unwrap(),
+            "# mine\nOPENAI_API_KEY=new\nTRIGGER_ACCESS_TOKEN=tr_pat_1\n"
+        );
         assert!(!project.hub_env().exists());
     }
 
@@ -222,7 +232,8 @@ mod tests {
             assert!(reader.join().unwrap() > 0);
         });
         assert_eq!(first.read_all().unwrap().len(), 101);
-        let left: Vec<_> = fs::read_dir(project.path().join("config")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(project.path().join("config")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(!left.iter().any(|n| n.to_string_lossy().contains("psn-tmp")), "{left:?}");
     }
 }

@@ -44,7 +44,11 @@ impl EnvFile {
     /// Each name once.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let last = |i: usize, name: &str| !self.entries[i + 1..].iter().any(|e| e.name == name);
-        self.entries.iter().enumerate().filter(move |(i, e)| last(*i, &e.name)).map(|(_, e)| (e.name.as_str(), e.value.as_str()))
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(move |(i, e)| last(*i, &e.name))
+            .map(|(_, e)| (e.name.as_str(), e.value.as_str()))
     }
 
     pub fn text(&self) -> &str {
@@ -82,7 +86,10 @@ pub fn render(value: &str) -> Result<String, EnvError> {
         return Ok(value.to_owned());
     }
     // bun expands $NAME and ${NAME} even inside single quotes.
-    if value.match_indices('$').any(|(i, _)| value[i + 1..].starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_alphabetic())) {
+    if value
+        .match_indices('$')
+        .any(|(i, _)| value[i + 1..].starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_alphabetic()))
+    {
         return Err(EnvError::Unwritable("it holds `$` before a name, which some env file readers replace"));
     }
     if !value.contains('\'') {
@@ -91,7 +98,9 @@ pub fn render(value: &str) -> Result<String, EnvError> {
     if !value.contains(['"', '\\', '$', '`', '\n']) {
         return Ok(format!("\"{value}\""));
     }
-    Err(EnvError::Unwritable("it holds a single quote next to one of \" \\ $ ` or a line break, which no form of quoting carries to every reader"))
+    Err(EnvError::Unwritable(
+        "it holds a single quote next to one of \" \\ $ ` or a line break, which no form of quoting carries to every reader",
+    ))
 }
 
 fn parse(text: &str) -> Result<Vec<Entry>, EnvError> {
@@ -130,7 +139,8 @@ fn assignment(line: &str) -> Option<(&str, usize)> {
 
 /// Reads the value that begins at `at` on the line that ends at `end`; answers where reading goes on.
 fn value(text: &str, name: &str, at: usize, end: usize) -> Result<(Entry, usize), EnvError> {
-    let entry = |value: &str, span| Entry { name: name.to_owned(), value: Zeroizing::new(value.replace("\r\n", "\n")), span };
+    let entry =
+        |value: &str, span| Entry { name: name.to_owned(), value: Zeroizing::new(value.replace("\r\n", "\n")), span };
     let line = || text[..at].matches('\n').count() + 1;
     let Some(quote) = text[at..end].chars().next().filter(|c| matches!(c, '\'' | '"' | '`')) else {
         let raw = &text[at..end];

@@ -22,13 +22,18 @@ impl GitError {
     pub fn fix(&self) -> Vec<String> {
         match self {
             GitError::NotIgnored { file } => vec![format!("echo '{file}' >> .gitignore")],
-            GitError::Tracked { file } => vec![format!("git rm --cached {file}"), format!("echo '{file}' >> .gitignore")],
+            GitError::Tracked { file } => {
+                vec![format!("git rm --cached {file}"), format!("echo '{file}' >> .gitignore")]
+            }
             GitError::InHistory { file } => vec![
                 format!("Replace every key that {file} ever held, at the service it is for"),
                 format!("git filter-repo --invert-paths --path {file}"),
             ],
             GitError::Unknown { repository, .. } => {
-                vec![format!("git config --global --add safe.directory {}", repository.display()), "git status".to_owned()]
+                vec![
+                    format!("git config --global --add safe.directory {}", repository.display()),
+                    "git status".to_owned(),
+                ]
             }
         }
     }
@@ -47,13 +52,18 @@ pub enum Git {
     /// No repository here: nothing can be committed.
     NoRepository,
     /// A repository, but no git on this machine to ask; whoever commits will have one.
-    NoGit { repository: PathBuf },
-    Repository { repository: PathBuf },
+    NoGit {
+        repository: PathBuf,
+    },
+    Repository {
+        repository: PathBuf,
+    },
 }
 
 /// Looks for a repository upwards of `folder`.
 pub fn find(folder: &Path) -> Git {
-    let Some(repository) = folder.ancestors().find(|a| a.join(".git").symlink_metadata().is_ok()).map(Path::to_owned) else {
+    let Some(repository) = folder.ancestors().find(|a| a.join(".git").symlink_metadata().is_ok()).map(Path::to_owned)
+    else {
         return Git::NoRepository;
     };
     match git(folder, &["--version"]) {
@@ -70,7 +80,9 @@ pub fn kept(folder: &Path, repository: &Path, file: &str) -> Result<Kept, GitErr
         match out.status.code() {
             Some(0) => Ok((true, out)),
             Some(code) if code == no => Ok((false, out)),
-            _ => Err(unknown(String::from_utf8_lossy(&out.stderr).lines().next().unwrap_or("no reason given").to_owned())),
+            _ => Err(unknown(
+                String::from_utf8_lossy(&out.stderr).lines().next().unwrap_or("no reason given").to_owned(),
+            )),
         }
     };
     let (ignored, _) = ask(&["check-ignore", "-q", "--no-index", "--", file], 1)?;
@@ -115,9 +127,20 @@ pub fn facts(folder: &Path, files: &[&str]) -> Value {
 /// Only questions are asked, and the repository's configuration may not answer them by running a program.
 fn git(folder: &Path, args: &[&str]) -> io::Result<Output> {
     let mut command = Command::new("git");
-    command.current_dir(folder).args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"]).args(args);
+    command
+        .current_dir(folder)
+        .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager"])
+        .args(args);
     // A git that runs psn (a hook, an alias) sets these; they would make git look at another repository than the one psn is in.
-    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_CEILING_DIRECTORIES", "GIT_PREFIX"] {
+    for name in [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_COMMON_DIR",
+        "GIT_NAMESPACE",
+        "GIT_CEILING_DIRECTORIES",
+        "GIT_PREFIX",
+    ] {
         command.env_remove(name);
     }
     command.env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C").stdin(Stdio::null()).output()
@@ -145,7 +168,10 @@ mod tests {
     fn a_secret_goes_only_where_git_will_not_take_it() {
         let dir = repository();
         let path = dir.path();
-        assert!(matches!(guard(path, FILE), Err(GitError::NotIgnored { .. })), "not ignored, in a repository without a commit");
+        assert!(
+            matches!(guard(path, FILE), Err(GitError::NotIgnored { .. })),
+            "not ignored, in a repository without a commit"
+        );
         std::fs::write(path.join(".gitignore"), "config/hub.env\n").unwrap();
         guard(path, FILE).unwrap();
 
@@ -156,7 +182,10 @@ mod tests {
         run(path, &["rm", "-q", "--cached", FILE]);
         run(path, &["commit", "-qm", "removed"]);
         assert!(matches!(guard(path, FILE), Err(GitError::InHistory { .. })));
-        assert_eq!(facts(path, &[FILE])["files"][0], json!({ "path": FILE, "ignored": true, "tracked": false, "in_history": true }));
+        assert_eq!(
+            facts(path, &[FILE])["files"][0],
+            json!({ "path": FILE, "ignored": true, "tracked": false, "in_history": true })
+        );
     }
 
     #[test]

@@ -10,11 +10,23 @@ use crate::plugins::manifest::DbGrant;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Right {
     /// `SELECT`, `INSERT` or `UPDATE` of one column.
-    Column { table: String, privilege: String, column: String },
+    Column {
+        table: String,
+        privilege: String,
+        column: String,
+    },
     /// On the whole table.
-    Table { table: String, privilege: String },
-    Function { signature: String },
-    Schema { schema: String, privilege: String },
+    Table {
+        table: String,
+        privilege: String,
+    },
+    Function {
+        signature: String,
+    },
+    Schema {
+        schema: String,
+        privilege: String,
+    },
 }
 
 impl Right {
@@ -39,11 +51,21 @@ impl Right {
 }
 
 /// What has to change for `role` to have exactly the rights that the manifest of `plugin` asks for.
-pub(super) async fn plan(owner: &mut PgConnection, plugin: &str, role: &str, asked: &BTreeMap<String, DbGrant>) -> Result<Vec<Change>, RolesError> {
+pub(super) async fn plan(
+    owner: &mut PgConnection,
+    plugin: &str,
+    role: &str,
+    asked: &BTreeMap<String, DbGrant>,
+) -> Result<Vec<Change>, RolesError> {
     let wanted = wanted(owner, plugin, asked).await?;
     let held = held(owner, role).await?;
-    let grant = wanted.rights.difference(&held).map(|r| Change::new(format!("let {role} {}", r.words()), format!("GRANT {} TO {role}", r.sql())));
-    let revoke = held.difference(&wanted.rights).map(|r| Change::new(format!("stop {role} from: {}", r.words()), format!("REVOKE {} FROM {role}", r.sql())));
+    let grant = wanted
+        .rights
+        .difference(&held)
+        .map(|r| Change::new(format!("let {role} {}", r.words()), format!("GRANT {} TO {role}", r.sql())));
+    let revoke = held
+        .difference(&wanted.rights)
+        .map(|r| Change::new(format!("stop {role} from: {}", r.words()), format!("REVOKE {} FROM {role}", r.sql())));
     // Rights are taken away first: at no point has the role more than the old and the new manifest together.
     let mut changes: Vec<Change> = revoke.chain(grant).collect();
     changes.append(&mut policies(owner, role, &wanted.commands).await?);
@@ -56,7 +78,11 @@ struct Wanted {
     commands: BTreeMap<String, BTreeSet<&'static str>>,
 }
 
-async fn wanted(owner: &mut PgConnection, plugin: &str, asked: &BTreeMap<String, DbGrant>) -> Result<Wanted, RolesError> {
+async fn wanted(
+    owner: &mut PgConnection,
+    plugin: &str,
+    asked: &BTreeMap<String, DbGrant>,
+) -> Result<Wanted, RolesError> {
     let mut wanted = Wanted { rights: BTreeSet::new(), commands: BTreeMap::new() };
     let schema = |schema: String| Right::Schema { schema, privilege: "USAGE".to_owned() };
     for (name, grant) in asked {
@@ -75,7 +101,11 @@ async fn wanted(owner: &mut PgConnection, plugin: &str, asked: &BTreeMap<String,
         for (privilege, columns) in [("SELECT", &grant.select), ("INSERT", &grant.insert), ("UPDATE", &grant.update)] {
             for column in columns {
                 let quoted = table.columns.get(column).ok_or_else(|| unknown(format!("the column {name}.{column}")))?;
-                wanted.rights.insert(Right::Column { table: table.name.clone(), privilege: privilege.to_owned(), column: quoted.clone() });
+                wanted.rights.insert(Right::Column {
+                    table: table.name.clone(),
+                    privilege: privilege.to_owned(),
+                    column: quoted.clone(),
+                });
                 commands.insert(privilege);
             }
         }
@@ -125,7 +155,11 @@ async fn find_table(owner: &mut PgConnection, name: &str) -> Result<Option<Table
 
 /// `psn.f(integer)`: the schema, and the signature as Postgres writes it. Only ordinary functions outside the catalogs.
 async fn find_function(owner: &mut PgConnection, signature: &str) -> Result<Option<(String, String)>, RolesError> {
-    let qualified = if signature.split('(').next().is_some_and(|n| n.contains('.')) { signature.to_owned() } else { format!("public.{signature}") };
+    let qualified = if signature.split('(').next().is_some_and(|n| n.contains('.')) {
+        signature.to_owned()
+    } else {
+        format!("public.{signature}")
+    };
     let row = sqlx::query(
         "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid))
          FROM pg_catalog.pg_proc p
@@ -137,7 +171,9 @@ async fn find_function(owner: &mut PgConnection, signature: &str) -> Result<Opti
     .fetch_optional(owner)
     .await
     .map_err(sql_error("looking for the functions of a manifest"))?;
-    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(sql_error("looking for the functions of a manifest"))
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .transpose()
+        .map_err(sql_error("looking for the functions of a manifest"))
 }
 
 /// Every right that was given to the role itself, in this database.
@@ -188,7 +224,11 @@ async fn held(owner: &mut PgConnection, role: &str) -> Result<BTreeSet<Right>, R
 
 /// Row-level security lets a role see nothing without a policy. For tables where a migration wrote policies for this role those are
 /// the last word; elsewhere the grant is what a person agreed to, and a policy per granted command lets it reach all rows.
-async fn policies(owner: &mut PgConnection, role: &str, commands: &BTreeMap<String, BTreeSet<&'static str>>) -> Result<Vec<Change>, RolesError> {
+async fn policies(
+    owner: &mut PgConnection,
+    role: &str,
+    commands: &BTreeMap<String, BTreeSet<&'static str>>,
+) -> Result<Vec<Change>, RolesError> {
     let rows = sqlx::query(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), p.polname::text, c.relrowsecurity, pg_catalog.quote_ident(p.polname)
          FROM pg_catalog.pg_class c
@@ -224,10 +264,16 @@ async fn policies(owner: &mut PgConnection, role: &str, commands: &BTreeMap<Stri
                 _ => "USING (true)",
             };
             let sql = format!("CREATE POLICY {} ON {table} FOR {command} TO {role} {clause}", generated(command));
-            changes.push(Change::new(format!("let {role} {} rows of every user in {table}", command.to_lowercase()), sql));
+            changes
+                .push(Change::new(format!("let {role} {} rows of every user in {table}", command.to_lowercase()), sql));
         }
-        for (policy, quoted) in present.iter().filter(|(p, _)| is_generated(p) && !needed.iter().any(|c| generated(c) == **p)) {
-            changes.push(Change::new(format!("drop the policy {policy} of {table}"), format!("DROP POLICY {quoted} ON {table}")));
+        for (policy, quoted) in
+            present.iter().filter(|(p, _)| is_generated(p) && !needed.iter().any(|c| generated(c) == **p))
+        {
+            changes.push(Change::new(
+                format!("drop the policy {policy} of {table}"),
+                format!("DROP POLICY {quoted} ON {table}"),
+            ));
         }
     }
     Ok(changes)

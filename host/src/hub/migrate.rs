@@ -70,7 +70,9 @@ impl MigrationFacts {
 
     /// The `migrations` topic of the hub's facts.
     pub fn to_json(&self) -> Value {
-        let list = |v: &[Version]| v.iter().map(|m| json!({ "version": m.version, "description": m.description })).collect::<Vec<_>>();
+        let list = |v: &[Version]| {
+            v.iter().map(|m| json!({ "version": m.version, "description": m.description })).collect::<Vec<_>>()
+        };
         json!({ "applied": list(&self.applied), "pending": list(&self.pending), "changed": list(&self.changed), "unknown": self.unknown, "roles": self.roles })
     }
 }
@@ -99,13 +101,21 @@ impl MigrateError {
         match self {
             MigrateError::Connect(e) => e.coded(),
             MigrateError::Roles(e) => roles_error(e),
-            MigrateError::Changed { .. } => {
-                say("migrate.changed", &["git checkout -- migrations", "Write what you want changed as a new migration: an applied one stays as it is"])
+            MigrateError::Changed { .. } => say(
+                "migrate.changed",
+                &[
+                    "git checkout -- migrations",
+                    "Write what you want changed as a new migration: an applied one stays as it is",
+                ],
+            ),
+            MigrateError::Newer { .. } => {
+                say("migrate.newer-hub", &["Update psn: the hub was migrated by a newer one"])
             }
-            MigrateError::Newer { .. } => say("migrate.newer-hub", &["Update psn: the hub was migrated by a newer one"]),
             MigrateError::Locked => say("migrate.locked", &["psn run setup"]).retryable(),
             MigrateError::Failed { .. } => say("migrate.failed", &["psn run setup"]),
-            MigrateError::Sql { source: sqlx::Error::Io(_), .. } => say("migrate.interrupted", &["psn run setup"]).retryable(),
+            MigrateError::Sql { source: sqlx::Error::Io(_), .. } => {
+                say("migrate.interrupted", &["psn run setup"]).retryable()
+            }
             MigrateError::Sql { .. } => say("migrate.database", &["psn run setup"]),
         }
     }
@@ -120,11 +130,16 @@ fn roles_error(e: &RolesError) -> CodedError {
         RolesError::TooPowerful { role, .. } => CodedError::new(
             "migrate.role-too-powerful",
             e.to_string(),
-            [format!("psql \"$DATABASE_URL_DIRECT\" -c 'DROP OWNED BY {role}; DROP ROLE {role}'"), "psn run setup".to_owned()],
+            [
+                format!("psql \"$DATABASE_URL_DIRECT\" -c 'DROP OWNED BY {role}; DROP ROLE {role}'"),
+                "psn run setup".to_owned(),
+            ],
         ),
-        RolesError::Unknown { plugin, .. } => {
-            CodedError::new("migrate.unknown-grant", e.to_string(), [format!("Correct [db] in the manifest of {plugin}, or add the migration that makes it")])
-        }
+        RolesError::Unknown { plugin, .. } => CodedError::new(
+            "migrate.unknown-grant",
+            e.to_string(),
+            [format!("Correct [db] in the manifest of {plugin}, or add the migration that makes it")],
+        ),
     }
 }
 
@@ -138,9 +153,15 @@ pub async fn migrate(
     deadline: Deadline,
 ) -> Result<MigrateReport, MigrateError> {
     let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
-    sqlx::raw_sql(SESSION).execute(&mut owner).await.map_err(|source| MigrateError::Sql { what: "preparing the session", source })?;
+    sqlx::raw_sql(SESSION)
+        .execute(&mut owner)
+        .await
+        .map_err(|source| MigrateError::Sql { what: "preparing the session", source })?;
     let before = versions(&mut owner, &EMBEDDED).await?;
-    let mut report = MigrateReport { pending_before: before.pending.iter().map(|m| m.version).collect(), ..MigrateReport::default() };
+    let mut report = MigrateReport {
+        pending_before: before.pending.iter().map(|m| m.version).collect(),
+        ..MigrateReport::default()
+    };
     refuse(&before)?;
 
     let mut steps = before.pending.len();
@@ -150,7 +171,8 @@ pub async fn migrate(
         }
         run(&mut owner, &before).await?;
         let after = versions(&mut owner, &EMBEDDED).await?;
-        report.applied = report.pending_before.iter().copied().filter(|v| after.applied.iter().any(|a| a.version == *v)).collect();
+        report.applied =
+            report.pending_before.iter().copied().filter(|v| after.applied.iter().any(|a| a.version == *v)).collect();
     }
 
     let plans = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
@@ -173,7 +195,12 @@ pub async fn migrate(
 }
 
 /// What [`migrate`] would do; changes nothing.
-pub async fn inspect_migrations(secrets: &Secrets, tls: &TlsRoots, plugins: &[Manifest], deadline: Deadline) -> Result<MigrationFacts, MigrateError> {
+pub async fn inspect_migrations(
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plugins: &[Manifest],
+    deadline: Deadline,
+) -> Result<MigrationFacts, MigrateError> {
     let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
     let mut facts = versions(&mut owner, &EMBEDDED).await?;
     // Before the tables are there, what a role lacks cannot be told from what is missing.
@@ -186,7 +213,11 @@ pub async fn inspect_migrations(secrets: &Secrets, tls: &TlsRoots, plugins: &[Ma
 }
 
 /// The catalog check of a hub, on a connection of its own: for `validate`.
-pub async fn inspect_catalog(secrets: &Secrets, tls: &TlsRoots, deadline: Deadline) -> Result<Vec<Check>, ConnectError> {
+pub async fn inspect_catalog(
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    deadline: Deadline,
+) -> Result<Vec<Check>, ConnectError> {
     let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
     let checks = catalog_checks(&mut owner).await;
     let _ = sqlx::Connection::close(owner).await;
@@ -211,10 +242,17 @@ fn refuse(facts: &MigrationFacts) -> Result<(), MigrateError> {
 /// Reads what is applied, without making the table that says so.
 async fn versions(owner: &mut PgConnection, migrator: &Migrator) -> Result<MigrationFacts, MigrateError> {
     let error = |source| MigrateError::Sql { what: "reading which migrations are applied", source };
-    let there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL").bind(TABLE).fetch_one(&mut *owner).await.map_err(error)?;
+    let there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+        .bind(TABLE)
+        .fetch_one(&mut *owner)
+        .await
+        .map_err(error)?;
     let mut rows = Vec::new();
     if there {
-        rows = sqlx::query("SELECT version, checksum FROM psn.migrations WHERE success ORDER BY version").fetch_all(owner).await.map_err(error)?;
+        rows = sqlx::query("SELECT version, checksum FROM psn.migrations WHERE success ORDER BY version")
+            .fetch_all(owner)
+            .await
+            .map_err(error)?;
     }
     let mut applied = Vec::new();
     for row in &rows {
@@ -238,15 +276,21 @@ async fn run(owner: &mut PgConnection, before: &MigrationFacts) -> Result<(), Mi
     let mut migrator = Migrator { migrations: EMBEDDED.migrations.clone(), ..Migrator::DEFAULT };
     migrator.create_schema(SCHEMA);
     migrator.dangerous_set_table_name(TABLE);
-    let description = |version: i64| before.pending.iter().find(|m| m.version == version).map(|m| m.description.clone()).unwrap_or_default();
+    let description = |version: i64| {
+        before.pending.iter().find(|m| m.version == version).map(|m| m.description.clone()).unwrap_or_default()
+    };
     let is_lock = |e: &sqlx::Error| matches!(e, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"));
     match migrator.run_direct(None, owner, false).await {
         Ok(()) => Ok(()),
         Err(Sqlx::Execute(e) | Sqlx::ExecuteMigration(e, _)) if is_lock(&e) => Err(MigrateError::Locked),
-        Err(Sqlx::ExecuteMigration(source, version)) => Err(MigrateError::Failed { version, description: description(version), source }),
+        Err(Sqlx::ExecuteMigration(source, version)) => {
+            Err(MigrateError::Failed { version, description: description(version), source })
+        }
         Err(Sqlx::Execute(source)) => Err(MigrateError::Sql { what: "migrating", source }),
         // Another psn migrated meanwhile, with other files.
-        Err(Sqlx::VersionMismatch(version)) => Err(MigrateError::Changed { version, description: description(version) }),
+        Err(Sqlx::VersionMismatch(version)) => {
+            Err(MigrateError::Changed { version, description: description(version) })
+        }
         Err(Sqlx::VersionMissing(version)) => Err(MigrateError::Newer { version }),
         Err(other) => Err(MigrateError::Sql { what: "migrating", source: sqlx::Error::Migrate(Box::new(other)) }),
     }

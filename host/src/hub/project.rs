@@ -28,8 +28,14 @@ const STARTERS: [(&str, &str); 5] = [
 ];
 
 /// Folders, and who may look into them.
-const FOLDERS: [(&str, u32); 6] =
-    [("config", 0o755), ("config/voice-profiles", 0o755), ("config/series", 0o755), ("config/company", 0o755), (CONNECTIONS, 0o700), (PRIVATE, 0o700)];
+const FOLDERS: [(&str, u32); 6] = [
+    ("config", 0o755),
+    ("config/voice-profiles", 0o755),
+    ("config/series", 0o755),
+    ("config/company", 0o755),
+    (CONNECTIONS, 0o700),
+    (PRIVATE, 0o700),
+];
 
 /// What git must never keep. The last line covers a secret file that is being written.
 const IGNORED: [&str; 5] = [HUB_ENV, KEYS_ENV, "config/connections/", ".psn/", "config/.*.psn-tmp"];
@@ -68,7 +74,10 @@ impl ProjectError {
             ProjectError::NotFound(from) => CodedError::new(
                 "config.not-found",
                 self.to_string(),
-                [format!("psn run setup --project {}", from.display()), "cd to the folder of your hub, or name it with --project DIR".to_owned()],
+                [
+                    format!("psn run setup --project {}", from.display()),
+                    "cd to the folder of your hub, or name it with --project DIR".to_owned(),
+                ],
             ),
             ProjectError::File(e) => file_error(e),
             ProjectError::Git(e) => git_error(e),
@@ -80,14 +89,20 @@ impl ProjectError {
 pub(crate) fn file_error(e: &FileError) -> crate::error::CodedError {
     use crate::error::CodedError;
     match e {
-        FileError::Io { path, .. } if e.is_permission() => {
-            CodedError::new("config.not-writable", format!("psn may not write {}: {e}", path.display()), [format!("ls -ld {}", parent(path).display())])
+        FileError::Io { path, .. } if e.is_permission() => CodedError::new(
+            "config.not-writable",
+            format!("psn may not write {}: {e}", path.display()),
+            [format!("ls -ld {}", parent(path).display())],
+        ),
+        FileError::Io { path, .. } => {
+            CodedError::new("config.io", e.to_string(), [format!("ls -ld {}", parent(path).display())])
         }
-        FileError::Io { path, .. } => CodedError::new("config.io", e.to_string(), [format!("ls -ld {}", parent(path).display())]),
         FileError::Symlink(path) | FileError::NotAFile(path) => {
             CodedError::new("config.not-a-file", e.to_string(), [format!("mv {0} {0}.old", path.display())])
         }
-        FileError::Locked { path } => CodedError::new("config.locked", e.to_string(), [format!("fuser -v {}", path.display())]).retryable(),
+        FileError::Locked { path } => {
+            CodedError::new("config.locked", e.to_string(), [format!("fuser -v {}", path.display())]).retryable()
+        }
     }
 }
 
@@ -260,7 +275,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let project = ProjectDir::at(&dir.path().join("hub")).unwrap();
         let made = project.lay_out().unwrap();
-        for path in ["config/strategy.yaml", "config/psn.toml", "config/voice-profiles/", "config/series/", "config/connections/", "config/company/"] {
+        for path in [
+            "config/strategy.yaml",
+            "config/psn.toml",
+            "config/voice-profiles/",
+            "config/series/",
+            "config/connections/",
+            "config/company/",
+        ] {
             assert!(made.iter().any(|m| m == path), "{path} in {made:?}");
         }
         assert!(!project.hub_env().exists() && !project.keys_env().exists(), "made only when something is written");
@@ -315,7 +337,8 @@ mod tests {
         let project = ProjectDir::at(dir.path()).unwrap();
         project.lay_out().unwrap();
         let facts = project.tree_facts();
-        let entry = |path: &str| facts["entries"].as_array().unwrap().iter().find(|e| e["path"] == path).unwrap().clone();
+        let entry =
+            |path: &str| facts["entries"].as_array().unwrap().iter().find(|e| e["path"] == path).unwrap().clone();
         assert_eq!(entry("config/strategy.yaml")["present"], true);
         assert_eq!(entry(HUB_ENV)["present"], false);
         assert_eq!(entry(HUB_ENV)["mode"], Value::Null);

@@ -76,7 +76,8 @@ impl RolePlan {
     /// What would be done, for a person.
     pub fn words(&self) -> Vec<String> {
         let login = self.login.then(|| format!("give {} a password of its own", self.role));
-        let moved = (!self.login && self.moved).then(|| format!("point {} at the database's new address", self.purpose.secret_name()));
+        let moved = (!self.login && self.moved)
+            .then(|| format!("point {} at the database's new address", self.purpose.secret_name()));
         login.into_iter().chain(moved).chain(self.changes.iter().map(|c| c.words.clone())).collect()
     }
 }
@@ -89,10 +90,20 @@ pub async fn plan(
     plugins: &[Manifest],
     deadline: Deadline,
 ) -> Result<Vec<RolePlan>, RolesError> {
-    let mut plans = vec![plan_login(owner, secrets, tls, APP_ROLE.to_owned(), Purpose::App, APP_CONNECTIONS, deadline).await?];
+    let mut plans =
+        vec![plan_login(owner, secrets, tls, APP_ROLE.to_owned(), Purpose::App, APP_CONNECTIONS, deadline).await?];
     for manifest in plugins.iter().filter(|m| !m.db.is_empty()) {
         let name = &manifest.plugin.name;
-        let mut plan = plan_login(owner, secrets, tls, plugin_role(name), Purpose::Plugin(name.clone()), PLUGIN_CONNECTIONS, deadline).await?;
+        let mut plan = plan_login(
+            owner,
+            secrets,
+            tls,
+            plugin_role(name),
+            Purpose::Plugin(name.clone()),
+            PLUGIN_CONNECTIONS,
+            deadline,
+        )
+        .await?;
         plan.changes.append(&mut super::grants::plan(owner, name, &plan.role, &manifest.db).await?);
         plans.push(plan);
     }
@@ -100,21 +111,34 @@ pub async fn plan(
 }
 
 /// Does what the plan says. Run again after a crash at any point it ends the same.
-pub async fn apply(owner: &mut PgConnection, secrets: &Secrets, tls: &TlsRoots, plan: &RolePlan, deadline: Deadline) -> Result<(), RolesError> {
+pub async fn apply(
+    owner: &mut PgConnection,
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plan: &RolePlan,
+    deadline: Deadline,
+) -> Result<(), RolesError> {
     let role = &plan.role;
     if plan.login {
         let exists = role_exists(owner, role).await?;
         if !exists {
-            let sql = format!("CREATE ROLE {role} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS");
+            let sql = format!(
+                "CREATE ROLE {role} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
+            );
             execute(owner, sql, format!("making the role {role}")).await?;
         }
         for (name, value) in ROLE_SETTINGS {
-            execute(owner, format!("ALTER ROLE {role} SET {name} = {value}"), format!("setting {name} of {role}")).await?;
+            execute(owner, format!("ALTER ROLE {role} SET {name} = {value}"), format!("setting {name} of {role}"))
+                .await?;
         }
-        let database = sqlx::query_scalar::<_, String>("SELECT pg_catalog.quote_ident(pg_catalog.current_database())").fetch_one(&mut *owner).await;
+        let database = sqlx::query_scalar::<_, String>("SELECT pg_catalog.quote_ident(pg_catalog.current_database())")
+            .fetch_one(&mut *owner)
+            .await;
         let database = database.map_err(sql_error("asking for the database's name"))?;
-        execute(owner, format!("GRANT CONNECT ON DATABASE {database} TO {role}"), format!("letting {role} connect")).await?;
-        execute(owner, format!("GRANT USAGE ON SCHEMA public TO {role}"), format!("letting {role} see the tables")).await?;
+        execute(owner, format!("GRANT CONNECT ON DATABASE {database} TO {role}"), format!("letting {role} connect"))
+            .await?;
+        execute(owner, format!("GRANT USAGE ON SCHEMA public TO {role}"), format!("letting {role} see the tables"))
+            .await?;
     }
     for change in &plan.changes {
         execute(owner, change.sql.clone(), change.words.clone()).await?;
@@ -175,7 +199,12 @@ async fn refuse_powerful(owner: &mut PgConnection, role: &str) -> Result<(), Rol
     .await
     .map_err(sql_error("looking at the roles"))?;
     let Some(row) = row else { return Ok(()) };
-    let reasons = ["is a superuser", "bypasses row-level security", "may make roles, databases or replicas", "is a member of another role"];
+    let reasons = [
+        "is a superuser",
+        "bypasses row-level security",
+        "may make roles, databases or replicas",
+        "is a member of another role",
+    ];
     for (i, reason) in reasons.into_iter().enumerate() {
         if row.try_get::<bool, _>(i).map_err(sql_error("looking at the roles"))? {
             return Err(RolesError::TooPowerful { role: role.to_owned(), reason });
@@ -186,7 +215,13 @@ async fn refuse_powerful(owner: &mut PgConnection, role: &str) -> Result<(), Rol
 
 /// The order is: the role gets the password, the secret is kept, logging in is tried. A crash after the first leaves a role whose
 /// password nobody knows, and the next run gives it another.
-async fn set_password(owner: &mut PgConnection, secrets: &Secrets, tls: &TlsRoots, plan: &RolePlan, deadline: Deadline) -> Result<(), RolesError> {
+async fn set_password(
+    owner: &mut PgConnection,
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plan: &RolePlan,
+    deadline: Deadline,
+) -> Result<(), RolesError> {
     let role = &plan.role;
     let password = scram::random_password()?;
     let login = |secret: &str| format!("ALTER ROLE {role} LOGIN CONNECTION LIMIT {} PASSWORD '{secret}'", plan.limit);

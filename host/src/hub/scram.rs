@@ -33,7 +33,12 @@ fn verifier_with(password: &str, salt: &[u8], iterations: u32) -> String {
     let salted = Zeroizing::new(pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), salt, iterations));
     let stored = Sha256::digest(mac(salted.as_slice(), b"Client Key").as_slice());
     let server = mac(salted.as_slice(), b"Server Key");
-    format!("SCRAM-SHA-256${iterations}:{}${}:{}", STANDARD.encode(salt), STANDARD.encode(stored), STANDARD.encode(server.as_slice()))
+    format!(
+        "SCRAM-SHA-256${iterations}:{}${}:{}",
+        STANDARD.encode(salt),
+        STANDARD.encode(stored),
+        STANDARD.encode(server.as_slice())
+    )
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Zeroizing<[u8; 32]> {
@@ -55,8 +60,16 @@ mod tests {
         let server = STANDARD.decode(text.rsplit(':').next().unwrap()).unwrap();
         let exchange = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
                         s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        assert_eq!(STANDARD.encode(mac(&server, exchange.as_bytes()).as_slice()), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
-        assert!(text.starts_with("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="), "{text}");
+        assert_eq!(
+            STANDARD.encode(mac(&server, exchange.as_bytes()).as_slice()),
+            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+        );
+        assert!(
+            text.starts_with(
+                "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
+            ),
+            "{text}"
+        );
     }
 
     #[test]

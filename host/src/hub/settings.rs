@@ -68,7 +68,8 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, SettingsError> {
-        let table: toml::Table = toml::from_str(text).map_err(|source| SettingsError::Toml { file: PSN_TOML, source })?;
+        let table: toml::Table =
+            toml::from_str(text).map_err(|source| SettingsError::Toml { file: PSN_TOML, source })?;
         let mut values = BTreeMap::new();
         flatten("", table, &mut values)?;
         let kind = match values.get("hub.kind") {
@@ -97,9 +98,11 @@ impl Settings {
 
     /// Writes one value into config/psn.toml; comments and order stay.
     pub fn set(project: &ProjectDir, name: &str, value: &str) -> Result<(), SettingsError> {
-        let wrong = |reason: &str| SettingsError::Value { file: PSN_TOML, name: name.to_owned(), reason: reason.to_owned() };
+        let wrong =
+            |reason: &str| SettingsError::Value { file: PSN_TOML, name: name.to_owned(), reason: reason.to_owned() };
         let words: Vec<&str> = name.split('.').collect();
-        let is_word = |w: &&str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let is_word =
+            |w: &&str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if words.len() < 2 || !words.iter().all(is_word) {
             return Err(wrong("a setting's name is dotted, for example neon.region"));
         }
@@ -140,16 +143,25 @@ pub fn services(project: &ProjectDir) -> Result<BTreeMap<String, Url>, SettingsE
 }
 
 fn parse_services(text: &str) -> Result<BTreeMap<String, Url>, SettingsError> {
-    let table: BTreeMap<String, String> = toml::from_str(text).map_err(|source| SettingsError::Toml { file: SERVICES_TOML, source })?;
+    let table: BTreeMap<String, String> =
+        toml::from_str(text).map_err(|source| SettingsError::Toml { file: SERVICES_TOML, source })?;
     table
         .into_iter()
         .map(|(name, url)| {
-            let wrong = |reason: &str| SettingsError::Value { file: SERVICES_TOML, name: name.clone(), reason: reason.to_owned() };
+            let wrong = |reason: &str| SettingsError::Value {
+                file: SERVICES_TOML,
+                name: name.clone(),
+                reason: reason.to_owned(),
+            };
             if !is_kebab(&name) {
                 return Err(wrong("a service's name is lower case, words joined by hyphens"));
             }
             let url = Url::parse(&url).map_err(|e| wrong(&format!("not a URL: {e}")))?;
-            let plain = url.host().is_some() && url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+            let plain = url.host().is_some()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none();
             match url.scheme() {
                 "http" | "https" if plain => Ok((name, url)),
                 "http" | "https" => Err(wrong("only scheme, host, port and path; keys belong in config/keys.env")),
@@ -178,7 +190,11 @@ fn flatten(prefix: &str, table: toml::Table, into: &mut BTreeMap<String, String>
             toml::Value::Boolean(b) => b.to_string(),
             toml::Value::Datetime(d) => d.to_string(),
             toml::Value::Array(_) => {
-                return Err(SettingsError::Value { file: PSN_TOML, name, reason: "a setting is one value, not a list".to_owned() });
+                return Err(SettingsError::Value {
+                    file: PSN_TOML,
+                    name,
+                    reason: "a setting is one value, not a list".to_owned(),
+                });
             }
         };
         into.insert(name, text);
@@ -192,9 +208,15 @@ mod tests {
 
     #[test]
     fn settings_by_dotted_name() {
-        let s = Settings::parse("[hub]\nkind = \"cloud\"\n[neon]\nregion = \"aws-eu-central-1\"\npg_version = 17\n[a.b]\nc = true\n").unwrap();
+        let s = Settings::parse(
+            "[hub]\nkind = \"cloud\"\n[neon]\nregion = \"aws-eu-central-1\"\npg_version = 17\n[a.b]\nc = true\n",
+        )
+        .unwrap();
         assert_eq!(s.hub_kind(), Some(HubKind::Cloud));
-        assert_eq!((s.get("neon.region"), s.get("neon.pg_version"), s.get("a.b.c")), (Some("aws-eu-central-1"), Some("17"), Some("true")));
+        assert_eq!(
+            (s.get("neon.region"), s.get("neon.pg_version"), s.get("a.b.c")),
+            (Some("aws-eu-central-1"), Some("17"), Some("true"))
+        );
         assert_eq!(s.unknown(|n| n.starts_with("neon.")), ["a.b.c"]);
         assert_eq!(Settings::parse("").unwrap().hub_kind(), None);
     }
@@ -206,7 +228,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        for (text, says) in [("[hub]\nkind = \"clowd\"\n", "clowd"), ("x = [1]\n", "x: a setting is one value"), ("[hub\n", "line 1")] {
+        for (text, says) in
+            [("[hub]\nkind = \"clowd\"\n", "clowd"), ("x = [1]\n", "x: a setting is one value"), ("[hub\n", "line 1")]
+        {
             let error = Settings::parse(text).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
             assert_eq!(error.coded().code, "config.settings");
@@ -217,7 +241,14 @@ mod tests {
     fn services_are_plain_urls() {
         let s = parse_services("neon = \"http://127.0.0.1:4000/api/v2\"\n").unwrap();
         assert_eq!(s["neon"].as_str(), "http://127.0.0.1:4000/api/v2");
-        for text in ["neon = \"ftp://x\"", "neon = \"https://k@x\"", "neon = \"https://x/?a\"", "Neon = \"https://x\"", "neon = 1", "neon = \"x\""] {
+        for text in [
+            "neon = \"ftp://x\"",
+            "neon = \"https://k@x\"",
+            "neon = \"https://x/?a\"",
+            "Neon = \"https://x\"",
+            "neon = 1",
+            "neon = \"x\"",
+        ] {
             assert!(parse_services(text).is_err(), "{text}");
         }
     }

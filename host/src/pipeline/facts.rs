@@ -44,7 +44,8 @@ impl SessionFacts {
     async fn migrations(&self) -> Result<Value, FactError> {
         let manifests = self.registry.manifests().map_err(unavailable)?;
         let deadline = Deadline::after(DATABASE_LIMIT);
-        let facts = hub::inspect_migrations(&self.secrets, &self.tls, &manifests, deadline).await.map_err(unavailable)?;
+        let facts =
+            hub::inspect_migrations(&self.secrets, &self.tls, &manifests, deadline).await.map_err(unavailable)?;
         Ok(facts.to_json())
     }
 
@@ -59,7 +60,10 @@ impl SessionFacts {
     }
 }
 
-async fn blocking(project: &ProjectDir, look: impl FnOnce(&ProjectDir) -> Value + Send + 'static) -> Result<Value, FactError> {
+async fn blocking(
+    project: &ProjectDir,
+    look: impl FnOnce(&ProjectDir) -> Value + Send + 'static,
+) -> Result<Value, FactError> {
     let project = project.clone();
     tokio::task::spawn_blocking(move || look(&project)).await.map_err(unavailable)
 }

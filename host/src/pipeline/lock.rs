@@ -53,8 +53,14 @@ impl RunLock {
     /// `path` is the project's `.psn/run.lock`.
     pub fn acquire(path: &Path, command: &str) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.display().to_string(), source };
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map_err(io)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -102,7 +108,9 @@ mod tests {
     fn one_holds_it_and_the_other_learns_who() {
         let dir = tempfile::tempdir().unwrap();
         let first = RunLock::acquire(&dir.path().join("run.lock"), "psn run setup").unwrap();
-        let Err(LockError::Held { holder: Some(holder) }) = RunLock::acquire(&dir.path().join("run.lock"), "psn run keys") else {
+        let Err(LockError::Held { holder: Some(holder) }) =
+            RunLock::acquire(&dir.path().join("run.lock"), "psn run keys")
+        else {
             panic!("the second got it too, or was not told who holds it");
         };
         assert_eq!((holder.pid, holder.command.as_str()), (std::process::id(), "psn run setup"));

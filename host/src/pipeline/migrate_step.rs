@@ -49,10 +49,11 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
     }
 
     // Also when nothing is pending: this is what looks at the catalog, and refuses a migration that was changed.
-    let report = match hub::migrate(&environment.secrets, &environment.tls, &manifests, &environment.events, deadline).await {
-        Ok(report) => report,
-        Err(e) => return fail(e.into()),
-    };
+    let report =
+        match hub::migrate(&environment.secrets, &environment.tls, &manifests, &environment.events, deadline).await {
+            Ok(report) => report,
+            Err(e) => return fail(e.into()),
+        };
     let checks: Vec<Check> =
         report.checks.iter().map(|c| Check { step: Some(place.slot().to_owned()), ..c.clone() }).collect();
     for check in checks.iter().filter(|c| c.status != CheckStatus::Pass) {

@@ -132,7 +132,13 @@ impl<'a> Step<'a> {
     }
 
     /// Records first, tells then: what was told as done is on disk.
-    fn close(self, ended: Ended, report: Report, fingerprint: Option<String>, usage: Usage) -> Result<Ended, CodedError> {
+    fn close(
+        self,
+        ended: Ended,
+        report: Report,
+        fingerprint: Option<String>,
+        usage: Usage,
+    ) -> Result<Ended, CodedError> {
         let record = StepRecord {
             status: StepStatus::Success,
             message: report.message.clone(),
@@ -194,7 +200,6 @@ impl<'a> Step<'a> {
     }
 }
 
-
 /// A required check that fails fails its step, whatever the component itself thinks of it.
 fn first_failure(checks: &[Check]) -> Option<CodedError> {
     let failed: Vec<&Check> = checks.iter().filter(|c| c.required && c.status == CheckStatus::Fail).collect();
@@ -235,11 +240,20 @@ fn need_event(need: &crate::runtime::Need) -> Need {
             .map(|choice| {
                 // «id (words for people)»: the id is what is set.
                 let value = choice.split_whitespace().next().unwrap_or(choice);
-                NextCommand { command: format!("psn config set {} {value}", need.name), when: format!("to choose {choice}") }
+                NextCommand {
+                    command: format!("psn config set {} {value}", need.name),
+                    when: format!("to choose {choice}"),
+                }
             })
             .collect()
     };
-    Need { name: need.name.clone(), secret: need.secret, origin: need.origin.clone(), choices: need.choices.clone(), next }
+    Need {
+        name: need.name.clone(),
+        secret: need.secret,
+        origin: need.origin.clone(),
+        choices: need.choices.clone(),
+        next,
+    }
 }
 
 fn add(total: &mut Usage, one: &Usage) {

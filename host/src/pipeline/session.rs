@@ -76,7 +76,10 @@ impl Session {
 
         let hub_id = hub_identity(kind, &secrets)?;
         let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY)?);
-        let runtime = Runtime::new(RuntimeOptions { cache_dir: Some(home::psn_home().join("cache")), ..RuntimeOptions::default() })?;
+        let runtime = Runtime::new(RuntimeOptions {
+            cache_dir: Some(home::psn_home().join("cache")),
+            ..RuntimeOptions::default()
+        })?;
         let facts = SessionFacts {
             project: project.clone(),
             registry: Arc::clone(&registry),
@@ -109,7 +112,11 @@ impl Session {
 /// The project's folder: named, else the nearest upwards, else, where that is allowed, made here.
 pub fn find_project(named: Option<&Path>, create: bool) -> Result<ProjectDir, CodedError> {
     let here = std::env::current_dir().map_err(|e| {
-        CodedError::new("config.no-folder", format!("the current folder cannot be entered: {e}"), ["cd to a folder that exists"])
+        CodedError::new(
+            "config.no-folder",
+            format!("the current folder cannot be entered: {e}"),
+            ["cd to a folder that exists"],
+        )
     })?;
     let project = match named {
         Some(dir) => ProjectDir::at(dir)?,
@@ -138,7 +145,11 @@ pub async fn local_up(events: &EventSink, new_ports: bool) -> Result<Endpoints, 
         events.log(Level::Info, "psn", "starting the local hub");
     }
     let program = std::env::current_exe().map_err(|e| {
-        CodedError::new("local.daemon-spawn", format!("psn does not find its own program: {e}"), ["run psn by its full path"])
+        CodedError::new(
+            "local.daemon-spawn",
+            format!("psn does not find its own program: {e}"),
+            ["run psn by its full path"],
+        )
     })?;
     let daemon = DaemonCommand {
         program,
@@ -196,7 +207,10 @@ fn hub_identity(kind: HubKind, secrets: &Secrets) -> Result<String, CodedError> 
         return Err(CodedError::new(
             "config.invalid",
             "config/hub.env: PSN_HUB_ID is not 8 hex digits",
-            ["restore config/hub.env from a backup", "remove the line PSN_HUB_ID from config/hub.env to set up a new hub"],
+            [
+                "restore config/hub.env from a backup",
+                "remove the line PSN_HUB_ID from config/hub.env to set up a new hub",
+            ],
         ));
     }
     Ok(id)

@@ -4,8 +4,8 @@ use super::outcome::{Ended, Tally};
 use super::session::Session;
 use super::{home, migrate_step, plugin_step};
 use crate::error::CodedError;
-use crate::hub::HubKind;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
+use crate::hub::HubKind;
 use crate::plugins::manifest::World;
 
 /// One place in setup.
@@ -87,7 +87,8 @@ pub async fn run_setup(session: &mut Session) -> Result<Summary, CodedError> {
 
 /// One step by name; of setup, or any plugin that is a step.
 pub async fn run_single(session: &mut Session, name: &str) -> Result<Summary, CodedError> {
-    let title = SETUP.iter().find(|s| s.name == name).map_or_else(|| format!("Running {name}…"), |s| s.title.to_owned());
+    let title =
+        SETUP.iter().find(|s| s.name == name).map_or_else(|| format!("Running {name}…"), |s| s.title.to_owned());
     let mut tally = Tally::new(1);
     tally.add(run_place(session, &Place { slot: name.to_owned(), title, position: None }).await);
     Ok(tally.summary())
@@ -110,7 +111,8 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
     if place.slot() == MIGRATE {
         return migrate_step::run(session, place).await;
     }
-    let plugin = session.environment.settings.get(&format!("steps.{}", place.slot())).map_or(place.slot(), String::as_str);
+    let plugin =
+        session.environment.settings.get(&format!("steps.{}", place.slot())).map_or(place.slot(), String::as_str);
     let installed = session.registry.get(plugin)?;
     if installed.manifest.world() != World::Step {
         return Err(CodedError::new(

@@ -13,8 +13,8 @@ use super::component_store::{ComponentStore, digest_of};
 use super::environment::{Environment, Notes};
 use super::home;
 use crate::capabilities::Deadline;
-use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::capabilities::http::ServiceMap;
+use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Sink};
 use crate::hub::TlsRoots;
@@ -55,11 +55,15 @@ impl ComponentRunner {
 
         let redactor = Arc::new(Redactor::new());
         let hub_id = run.env.get("PSN_HUB_ID").cloned().unwrap_or_default();
-        let values: BTreeMap<String, Secret> = run.env.iter().map(|(k, v)| (k.clone(), Secret::new(v.as_str()))).collect();
+        let values: BTreeMap<String, Secret> =
+            run.env.iter().map(|(k, v)| (k.clone(), Secret::new(v.as_str()))).collect();
         let secrets = Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor))?;
         let manifest = &installed.manifest;
         let environment = Environment {
-            settings: BTreeMap::from([("hub.kind".to_owned(), "local".to_owned()), ("hub.id".to_owned(), hub_id.clone())]),
+            settings: BTreeMap::from([
+                ("hub.kind".to_owned(), "local".to_owned()),
+                ("hub.id".to_owned(), hub_id.clone()),
+            ]),
             hub_id,
             secrets: Arc::new(secrets),
             services: ServiceMap::local(endpoints.neon, endpoints.trigger),
@@ -68,7 +72,11 @@ impl ComponentRunner {
             facts: Arc::new(NoFacts),
             cwd: std::env::temp_dir(),
             runtime: Arc::clone(&self.runtime),
-            events: EventSink::new(RunLog { path: self.log.clone(), run: run.run_id.clone(), redactor: Arc::clone(&redactor) }),
+            events: EventSink::new(RunLog {
+                path: self.log.clone(),
+                run: run.run_id.clone(),
+                redactor: Arc::clone(&redactor),
+            }),
             redactor,
             run_id: run.run_id.as_str().into(),
         };
@@ -83,7 +91,8 @@ impl ComponentRunner {
         }
         let capabilities = environment.capabilities(manifest)?;
         let scheduled_at = run.scheduled_at.map(|t| t.timestamp_micros());
-        let outcome = environment.runtime.run_task(&loaded, capabilities, call, run.payload.to_string(), scheduled_at).await;
+        let outcome =
+            environment.runtime.run_task(&loaded, capabilities, call, run.payload.to_string(), scheduled_at).await;
         Ok(match outcome.result {
             Ok(Ok(output)) => RunOutcome::Completed { output },
             Ok(Err(failure)) => RunOutcome::Failed {

@@ -93,33 +93,51 @@ impl From<&ComponentError> for CodedError {
             E::NotAComponent { .. } => CodedError::new(
                 "plugin.not-a-component",
                 message,
-                ["Build it as a component: target wasm32-unknown-unknown with the linker wasm-component-ld, as docs/plugins.md shows."],
+                [
+                    "Build it as a component: target wasm32-unknown-unknown with the linker wasm-component-ld, as docs/plugins.md shows.",
+                ],
             ),
             E::Invalid { .. } => CodedError::new(
                 "plugin.component-invalid",
                 message,
-                ["Build the component again. If it came from elsewhere, get it again and compare its sha256 with the publisher's."],
+                [
+                    "Build the component again. If it came from elsewhere, get it again and compare its sha256 with the publisher's.",
+                ],
             ),
             E::ManyManifests(_) | E::Manifest(ManifestError::Missing) => CodedError::new(
                 "plugin.manifest-missing",
                 message,
-                ["Embed plugin.toml once: the SDK's export macro does so, or add it as the custom section `psn:manifest`."],
+                [
+                    "Embed plugin.toml once: the SDK's export macro does so, or add it as the custom section `psn:manifest`.",
+                ],
             ),
-            E::Manifest(_) => CodedError::new("plugin.manifest-invalid", message, ["Correct plugin.toml, then build the component again."]),
+            E::Manifest(_) => CodedError::new(
+                "plugin.manifest-invalid",
+                message,
+                ["Correct plugin.toml, then build the component again."],
+            ),
             E::UnknownImport { import } => CodedError::new(
                 "plugin.import-unknown",
                 message,
-                [format!("Remove what needs {import}: a plugin can import the interfaces of the package psn:plugin only (wit/ in psn's repository).")],
+                [format!(
+                    "Remove what needs {import}: a plugin can import the interfaces of the package psn:plugin only (wit/ in psn's repository)."
+                )],
             ),
             E::OtherVersion { .. } => CodedError::new(
                 "plugin.contract-version",
                 message,
-                [format!("Build the plugin against version {CONTRACT_VERSION} of wit/, or use a psn that speaks the plugin's version.")],
+                [format!(
+                    "Build the plugin against version {CONTRACT_VERSION} of wit/, or use a psn that speaks the plugin's version."
+                )],
             ),
-            E::NotGranted { line, .. } => CodedError::new("plugin.import-not-granted", message, [format!("Add to plugin.toml: {line}")]),
-            E::WorldNotExported { export, .. } => {
-                CodedError::new("plugin.world-not-exported", message, [format!("Export {export}, or correct `world` in plugin.toml.")])
+            E::NotGranted { line, .. } => {
+                CodedError::new("plugin.import-not-granted", message, [format!("Add to plugin.toml: {line}")])
             }
+            E::WorldNotExported { export, .. } => CodedError::new(
+                "plugin.world-not-exported",
+                message,
+                [format!("Export {export}, or correct `world` in plugin.toml.")],
+            ),
         }
     }
 }
@@ -183,7 +201,11 @@ fn scan(bytes: &[u8]) -> Result<Scan<'_>, ComponentError> {
             Payload::CodeSectionEntry(body) => {
                 let size = body.range().len();
                 if size > MAX_BODY_BYTES {
-                    return Err(ComponentError::TooCostly { what: "bytes in one function", found: size as u64, limit: MAX_BODY_BYTES as u64 });
+                    return Err(ComponentError::TooCostly {
+                        what: "bytes in one function",
+                        found: size as u64,
+                        limit: MAX_BODY_BYTES as u64,
+                    });
                 }
             }
             Payload::InstanceSection(section) => {
@@ -260,10 +282,9 @@ fn check_import(manifest: &Manifest, import: &str) -> Result<(), ComponentError>
     let (interface, version) = import.strip_prefix(PACKAGE).and_then(|i| i.split_once('@')).ok_or_else(unknown)?;
     let (asked, line) = match interface {
         _ if FREE.contains(&interface) => (true, ""),
-        "http" => (
-            !manifest.http.is_empty(),
-            "[[http]] service = \"name\", base = \"https://…\", routes = [\"GET /path\"]",
-        ),
+        "http" => {
+            (!manifest.http.is_empty(), "[[http]] service = \"name\", base = \"https://…\", routes = [\"GET /path\"]")
+        }
         "db" => (!manifest.db.is_empty(), "[db] \"table\" = { select = [\"column\"] }"),
         "tool" => (!manifest.tool.is_empty(), "[[tool]] name = \"program\", args = [[\"argument\"]]"),
         "vault" => (!manifest.vault.contexts.is_empty(), "[vault] contexts = [\"name:*\"]"),
@@ -291,7 +312,8 @@ fn names_a_secret(manifest: &Manifest) -> bool {
 mod tests {
     use super::*;
 
-    const ABOUT: &str = "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
+    const ABOUT: &str =
+        "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
 
     /// A component that imports and exports empty interfaces of these names: enough for whatever is decided before compilation.
     fn component(manifests: &[&str], imports: &[&str], exports: &[&str], more: &str) -> Vec<u8> {
@@ -319,7 +341,10 @@ mod tests {
 
     #[test]
     fn describes_a_component() {
-        let bytes = step(&["psn:plugin/events@0.1.0", "psn:plugin/http@0.1.0", "wasi:io/poll@0.2.6"], "[[http]]\nservice = \"neon\"\nbase = \"https://x\"\nroutes = []\n");
+        let bytes = step(
+            &["psn:plugin/events@0.1.0", "psn:plugin/http@0.1.0", "wasi:io/poll@0.2.6"],
+            "[[http]]\nservice = \"neon\"\nbase = \"https://x\"\nroutes = []\n",
+        );
         let d = describe(&bytes).unwrap();
         assert_eq!(d.manifest.plugin.name, "x");
         assert_eq!(d.imports, ["psn:plugin/events@0.1.0", "psn:plugin/http@0.1.0", "wasi:io/poll@0.2.6"]);
@@ -343,7 +368,11 @@ mod tests {
             let import = format!("psn:plugin/{interface}@0.1.0");
             let refused = describe(&step(&[&import], "")).unwrap_err();
             assert_eq!(code(&refused), "plugin.import-not-granted");
-            assert!(CodedError::from(&refused).fix[0].contains(&format!("[{interface}]")), "{interface}: {:?}", CodedError::from(&refused).fix);
+            assert!(
+                CodedError::from(&refused).fix[0].contains(&format!("[{interface}]")),
+                "{interface}: {:?}",
+                CodedError::from(&refused).fix
+            );
             describe(&step(&[&import], asks)).unwrap_or_else(|e| panic!("{interface} with {asks}: {e}"));
         }
         for free in FREE {
@@ -369,7 +398,10 @@ mod tests {
     fn exactly_one_manifest_wherever_it_lies() {
         let export = ["psn:plugin/lifecycle@0.1.0"];
         assert_eq!(code(&describe(&component(&[], &[], &export, "")).unwrap_err()), "plugin.manifest-missing");
-        assert!(matches!(describe(&component(&[ABOUT, ABOUT], &[], &export, "")), Err(ComponentError::ManyManifests(2))));
+        assert!(matches!(
+            describe(&component(&[ABOUT, ABOUT], &[], &export, "")),
+            Err(ComponentError::ManyManifests(2))
+        ));
         let nested = format!("(core module (@custom \"psn:manifest\" {ABOUT:?}))");
         assert_eq!(describe(&component(&[], &[], &export, &nested)).unwrap().manifest.plugin.name, "x");
         assert!(matches!(describe(&component(&[ABOUT], &[], &export, &nested)), Err(ComponentError::ManyManifests(2))));
@@ -378,7 +410,10 @@ mod tests {
     #[test]
     fn what_is_no_component_is_called_by_its_name() {
         assert!(matches!(describe(b"hello"), Err(ComponentError::NotAComponent { .. })));
-        assert!(matches!(describe(&wat::parse_str("(module)").unwrap()), Err(ComponentError::NotAComponent { what: "a core WebAssembly module" })));
+        assert!(matches!(
+            describe(&wat::parse_str("(module)").unwrap()),
+            Err(ComponentError::NotAComponent { what: "a core WebAssembly module" })
+        ));
         assert!(matches!(describe(&vec![0; MAX_COMPONENT_BYTES + 1]), Err(ComponentError::TooLarge { .. })));
         let mut bytes = step(&[], "");
         let middle = bytes.len() / 2;
@@ -402,13 +437,18 @@ mod tests {
         assert!(matches!(bomb(&functions), Err(ComponentError::TooCostly { what: "functions", .. })));
         let body = format!("(core module (func {}))", "nop ".repeat(MAX_BODY_BYTES));
         assert!(matches!(bomb(&body), Err(ComponentError::TooCostly { what: "bytes in one function", .. })));
-        let core = format!("(core module $m) {}", "(core instance (instantiate $m))".repeat(MAX_CORE_INSTANTIATIONS as usize + 1));
+        let core = format!(
+            "(core module $m) {}",
+            "(core instance (instantiate $m))".repeat(MAX_CORE_INSTANTIATIONS as usize + 1)
+        );
         assert!(matches!(bomb(&core), Err(ComponentError::TooCostly { what: "instantiations of core modules", .. })));
         // Each component instantiates the one before twice: 2^20 instances from a few hundred bytes.
         let mut doubling = String::from("(component $c0)");
         for i in 1..=20 {
             let before = i - 1;
-            doubling += &format!("(component $c{i} (alias outer 1 $c{before} (component $b)) (instance (instantiate $b)) (instance (instantiate $b)))");
+            doubling += &format!(
+                "(component $c{i} (alias outer 1 $c{before} (component $b)) (instance (instantiate $b)) (instance (instantiate $b)))"
+            );
         }
         assert!(matches!(bomb(&doubling), Err(ComponentError::TooCostly { what: "instantiations of components", .. })));
     }

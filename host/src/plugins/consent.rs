@@ -56,7 +56,11 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
         };
         asks.push(format!("call {} at {}{with}: {}", service.service, service.base, list(&service.routes)));
         for (route, captured) in &service.capture {
-            asks.push(format!("have psn keep from the answer to {} {route}: {}", service.service, list(captured.values())));
+            asks.push(format!(
+                "have psn keep from the answer to {} {route}: {}",
+                service.service,
+                list(captured.values())
+            ));
         }
         if !service.inject.is_empty() {
             asks.push(format!("have psn send secrets to {}: {}", service.service, list(&service.inject)));
@@ -66,7 +70,10 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
         asks.push(database(table, grant));
     }
     if !manifest.secrets.names.is_empty() {
-        asks.push(format!("know whether these secrets are there, not what they are: {}", list(&manifest.secrets.names)));
+        asks.push(format!(
+            "know whether these secrets are there, not what they are: {}",
+            list(&manifest.secrets.names)
+        ));
     }
     if !manifest.secrets.generate.is_empty() {
         asks.push(format!("have psn make random secrets: {}", list(&manifest.secrets.generate)));
@@ -92,7 +99,9 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
     if let Some(deadline) = &limits.deadline {
         asks.push(format!("run for up to {deadline}"));
     }
-    for (limit, what) in [(limits.http_calls, "HTTP calls"), (limits.db_calls, "database calls"), (limits.log_bytes, "bytes of log")] {
+    for (limit, what) in
+        [(limits.http_calls, "HTTP calls"), (limits.db_calls, "database calls"), (limits.log_bytes, "bytes of log")]
+    {
         if let Some(limit) = limit {
             asks.push(format!("make up to {limit} {what} a run"));
         }
@@ -100,7 +109,11 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
     if manifest.world() == World::Task {
         let task = manifest.task.clone().unwrap_or_default();
         asks.push(match &task.cron {
-            Some(cron) => format!("run by itself at `{cron}` ({}) as the task {}", task.timezone.as_deref().unwrap_or("UTC"), manifest.task_id()),
+            Some(cron) => format!(
+                "run by itself at `{cron}` ({}) as the task {}",
+                task.timezone.as_deref().unwrap_or("UTC"),
+                manifest.task_id()
+            ),
             None => format!("be started as the task {}", manifest.task_id()),
         });
         if !task.env.is_empty() {
@@ -112,7 +125,10 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
 
 /// Shows what could make a line look like another one: control characters, and those that turn the direction of writing.
 fn visible(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if hidden(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
@@ -223,7 +239,13 @@ env = ["C_KEY"]
 
     #[test]
     fn a_grant_stands_for_one_component_and_its_wishes() {
-        let describe = |sha256: &str, rest: &str| Described { sha256: sha256.into(), manifest: parse("step", rest), imports: vec![], exports: vec![], wasi: false };
+        let describe = |sha256: &str, rest: &str| Described {
+            sha256: sha256.into(),
+            manifest: parse("step", rest),
+            imports: vec![],
+            exports: vec![],
+            wasi: false,
+        };
         let a = grant_of(&describe("aa", ""));
         assert_eq!(a.len(), 64);
         assert_eq!(a, grant_of(&describe("aa", "")));

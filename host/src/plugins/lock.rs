@@ -21,7 +21,8 @@ const FORMAT: u32 = 1;
 /// The longest lock file, in bytes: about 10,000 plugins.
 const MAX_LOCK_BYTES: u64 = 4 << 20;
 
-const HEADER: &str = "# Which plugins may run here, and what each was granted. Written by psn; commit it, and review its changes.\n";
+const HEADER: &str =
+    "# Which plugins may run here, and what each was granted. Written by psn; commit it, and review its changes.\n";
 
 /// Where a plugin's component comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,11 +150,21 @@ impl From<&LockError> for CodedError {
     fn from(e: &LockError) -> Self {
         let message = e.to_string();
         match e {
-            LockError::Read(_) => CodedError::new("plugin.lock-unreadable", message, ["Make psn.lock readable for the account that runs psn."]),
-            LockError::Write(_) | LockError::Encode(_) => {
-                CodedError::new("plugin.lock-unwritable", message, ["Make the project's folder writable for the account that runs psn, and see that its disk is not full."])
+            LockError::Read(_) => CodedError::new(
+                "plugin.lock-unreadable",
+                message,
+                ["Make psn.lock readable for the account that runs psn."],
+            ),
+            LockError::Write(_) | LockError::Encode(_) => CodedError::new(
+                "plugin.lock-unwritable",
+                message,
+                [
+                    "Make the project's folder writable for the account that runs psn, and see that its disk is not full.",
+                ],
+            ),
+            LockError::Version(_) => {
+                CodedError::new("plugin.lock-version", message, ["Use the psn that wrote it, or a later one."])
             }
-            LockError::Version(_) => CodedError::new("plugin.lock-version", message, ["Use the psn that wrote it, or a later one."]),
             LockError::TooLarge | LockError::Toml(_) | LockError::Twice(_) => CodedError::new(
                 "plugin.lock-invalid",
                 message,
@@ -269,9 +280,13 @@ mod tests {
 
     #[test]
     fn a_difference_says_what_was_and_what_is() {
-        let manifest = Manifest::parse(b"[plugin]\nname = \"x\"\nversion = \"0.2.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n").unwrap();
+        let manifest = Manifest::parse(
+            b"[plugin]\nname = \"x\"\nversion = \"0.2.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n",
+        )
+        .unwrap();
         let found = Described { sha256: "ab".repeat(32), imports: vec![], exports: vec![], wasi: false, manifest };
-        let same = LockEntry { version: "0.2.0".into(), capabilities: found.manifest.capabilities_hash(), ..entry("x") };
+        let same =
+            LockEntry { version: "0.2.0".into(), capabilities: found.manifest.capabilities_hash(), ..entry("x") };
         assert_eq!(same.compare(&found), None);
         let only_newer = LockEntry { version: "0.1.0".into(), ..same.clone() }.compare(&found).unwrap();
         assert!(!only_newer.asks_differ());

@@ -236,8 +236,7 @@ impl Manifest {
         if bytes.len() > MAX_MANIFEST_BYTES {
             return Err(ManifestError::TooLarge(bytes.len()));
         }
-        let text =
-            std::str::from_utf8(bytes).map_err(|e| ManifestError::NotUtf8(e.valid_up_to()))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| ManifestError::NotUtf8(e.valid_up_to()))?;
         let manifest: Manifest = toml::from_str(text)?;
         manifest.validate()?;
         Ok(manifest)
@@ -245,19 +244,12 @@ impl Manifest {
 
     pub fn world(&self) -> World {
         // `validate` let only these two through.
-        if self.plugin.world.starts_with("psn:plugin/task@") {
-            World::Task
-        } else {
-            World::Step
-        }
+        if self.plugin.world.starts_with("psn:plugin/task@") { World::Task } else { World::Step }
     }
 
     /// The id under which Trigger.dev knows the task.
     pub fn task_id(&self) -> &str {
-        self.task
-            .as_ref()
-            .and_then(|t| t.id.as_deref())
-            .unwrap_or(&self.plugin.name)
+        self.task.as_ref().and_then(|t| t.id.as_deref()).unwrap_or(&self.plugin.name)
     }
 
     /// The hash of everything that the manifest asks for: what a person agrees to. Name, version and summary are not in it, so a
@@ -279,25 +271,14 @@ impl Manifest {
     }
 
     fn validate(&self) -> Result<(), ManifestError> {
-        let invalid = |field: &str, reason: String| {
-            Err(ManifestError::Invalid {
-                field: field.to_owned(),
-                reason,
-            })
-        };
+        let invalid = |field: &str, reason: String| Err(ManifestError::Invalid { field: field.to_owned(), reason });
         if !is_kebab(&self.plugin.name) || self.plugin.name.len() > MAX_NAME {
             return invalid(
                 "plugin.name",
-                format!(
-                    "`{}` is not kebab case of at most {MAX_NAME} characters",
-                    self.plugin.name
-                ),
+                format!("`{}` is not kebab case of at most {MAX_NAME} characters", self.plugin.name),
             );
         }
-        if !matches!(
-            self.plugin.world.as_str(),
-            "psn:plugin/step@0.1.0" | "psn:plugin/task@0.1.0"
-        ) {
+        if !matches!(self.plugin.world.as_str(), "psn:plugin/step@0.1.0" | "psn:plugin/task@0.1.0") {
             return invalid(
                 "plugin.world",
                 format!(
@@ -307,23 +288,14 @@ impl Manifest {
             );
         }
         if self.task.is_some() && self.world() == World::Step {
-            return invalid(
-                "task",
-                "only a plugin of the world psn:plugin/task@0.1.0 has a [task]".into(),
-            );
+            return invalid("task", "only a plugin of the world psn:plugin/task@0.1.0 has a [task]".into());
         }
         for (i, service) in self.http.iter().enumerate() {
             if !is_kebab(&service.service) {
-                return invalid(
-                    &format!("http[{i}].service"),
-                    format!("`{}` is not kebab case", service.service),
-                );
+                return invalid(&format!("http[{i}].service"), format!("`{}` is not kebab case", service.service));
             }
             if self.http[..i].iter().any(|s| s.service == service.service) {
-                return invalid(
-                    &format!("http[{i}].service"),
-                    format!("`{}` is named twice", service.service),
-                );
+                return invalid(&format!("http[{i}].service"), format!("`{}` is named twice", service.service));
             }
         }
         let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
@@ -336,10 +308,7 @@ impl Manifest {
         if let Some(m) = &limits.memory
             && parse_bytes(m).is_none()
         {
-            return invalid(
-                "limits.memory",
-                format!("`{m}` is not a size such as 64MiB"),
-            );
+            return invalid("limits.memory", format!("`{m}` is not a size such as 64MiB"));
         }
         let task = self.task.clone().unwrap_or_default();
         let retry = task.retry.as_ref();
@@ -352,10 +321,7 @@ impl Manifest {
             if let Some(v) = value
                 && parse_duration(v).is_none()
             {
-                return invalid(
-                    field,
-                    format!("`{v}` is not a duration such as 60s, 500ms or 5m"),
-                );
+                return invalid(field, format!("`{v}` is not a duration such as 60s, 500ms or 5m"));
             }
         }
         Ok(())
@@ -365,11 +331,7 @@ impl Manifest {
 /// Lower-case letters and digits in words joined by single hyphens, beginning with a letter.
 pub fn is_kebab(s: &str) -> bool {
     s.starts_with(|c: char| c.is_ascii_lowercase())
-        && s.split('-').all(|w| {
-            !w.is_empty()
-                && w.bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        })
+        && s.split('-').all(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
 }
 
 /// Whether a list of names, where a trailing `*` is a prefix, covers a name.
@@ -411,7 +373,8 @@ pub fn parse_bytes(s: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const SMALL: &str = "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
+    const SMALL: &str =
+        "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
 
     #[test]
     fn reads_the_manifest_of_the_design() {
@@ -446,14 +409,8 @@ deadline = "60s"
             ("[limits]\nmemroy = \"64MiB\"\n", "memroy"),
             ("[limits]\nmemory = \"64 megs\"\n", "64 megs"),
             ("[limits]\ndeadline = \"soon\"\n", "soon"),
-            (
-                "[task]\ncron = \"* * * * *\"\n",
-                "only a plugin of the world",
-            ),
-            (
-                "[[http]]\nservice = \"A b\"\nbase = \"https://x\"\nroutes = []\n",
-                "kebab",
-            ),
+            ("[task]\ncron = \"* * * * *\"\n", "only a plugin of the world"),
+            ("[[http]]\nservice = \"A b\"\nbase = \"https://x\"\nroutes = []\n", "kebab"),
             ("[secrets]\ngenerate = [\"PSN_HUB_ID\"]\n", "PSN_HUB_ID"),
             ("[surprise]\n", "surprise"),
         ] {
@@ -465,12 +422,7 @@ deadline = "60s"
     #[test]
     fn the_hash_follows_what_is_asked_for_and_nothing_else() {
         let a = Manifest::parse(SMALL.as_bytes()).unwrap();
-        let b = Manifest::parse(
-            SMALL
-                .replace("summary = \"s\"", "summary = \"t\"")
-                .as_bytes(),
-        )
-        .unwrap();
+        let b = Manifest::parse(SMALL.replace("summary = \"s\"", "summary = \"t\"").as_bytes()).unwrap();
         let c = Manifest::parse(format!("{SMALL}[hub]\nfacts = [\"git\"]\n").as_bytes()).unwrap();
         assert_eq!(a.capabilities_hash(), b.capabilities_hash());
         assert_ne!(a.capabilities_hash(), c.capabilities_hash());

@@ -119,14 +119,18 @@ impl From<&RegistryError> for CodedError {
             RegistryError::LockMismatch { origin: Origin::FirstParty, .. } => CodedError::new(
                 "plugin.lock-mismatch",
                 message,
-                ["psn's own plugin is not the one that psn.lock pins, or psn is damaged: remove the plugin's entry from psn.lock, or install psn again."],
+                [
+                    "psn's own plugin is not the one that psn.lock pins, or psn is damaged: remove the plugin's entry from psn.lock, or install psn again.",
+                ],
             ),
             RegistryError::LockMismatch { difference, .. } => CodedError::new(
                 "plugin.lock-mismatch",
                 message,
                 [format!("Add {} again, and look at what it asks for before you agree.", difference.name)],
             ),
-            RegistryError::Missing { name, .. } => CodedError::new("plugin.component-missing", message, [format!("Add {name} again from its file.")]),
+            RegistryError::Missing { name, .. } => {
+                CodedError::new("plugin.component-missing", message, [format!("Add {name} again from its file.")])
+            }
             RegistryError::Read { path, .. } => CodedError::new(
                 "plugin.component-unreadable",
                 message,
@@ -152,13 +156,21 @@ impl From<&AddError> for CodedError {
                 message,
                 [format!("Look at what it asks for now; the grant for that is {}.", needed.grant)],
             ),
-            AddError::Read { .. } => CodedError::new("plugin.component-unreadable", message, ["Name a component's file (.wasm) that can be read."]),
+            AddError::Read { .. } => CodedError::new(
+                "plugin.component-unreadable",
+                message,
+                ["Name a component's file (.wasm) that can be read."],
+            ),
             AddError::Component { source, .. } => CodedError { message, ..source.into() },
-            AddError::NameTaken(_) => CodedError::new("plugin.name-taken", message, ["Give the plugin another name in its plugin.toml."]),
+            AddError::NameTaken(_) => {
+                CodedError::new("plugin.name-taken", message, ["Give the plugin another name in its plugin.toml."])
+            }
             AddError::Write { .. } => CodedError::new(
                 "plugin.lock-unwritable",
                 message,
-                ["Make the project's folder writable for the account that runs psn, and see that its disk is not full."],
+                [
+                    "Make the project's folder writable for the account that runs psn, and see that its disk is not full.",
+                ],
             ),
             AddError::Lock(e) => e.into(),
         }
@@ -178,13 +190,23 @@ pub struct Registry {
 impl Registry {
     /// Reads the lock file. Components are read, and verified, when they are first asked for.
     pub fn open(project: &Path, first_party: &'static [FirstParty]) -> Result<Self, RegistryError> {
-        Ok(Self { project: project.to_owned(), first_party, lock: LockFile::load(project)?, verified: Mutex::default() })
+        Ok(Self {
+            project: project.to_owned(),
+            first_party,
+            lock: LockFile::load(project)?,
+            verified: Mutex::default(),
+        })
     }
 
     /// All names, sorted.
     pub fn names(&self) -> Vec<String> {
         let built_in = self.first_party.iter().map(|f| f.name);
-        built_in.chain(self.lock.entries().map(|e| e.name.as_str())).map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
+        built_in
+            .chain(self.lock.entries().map(|e| e.name.as_str()))
+            .map(str::to_owned)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// The plugin of that name, verified: whatever is returned may run.
@@ -249,7 +271,8 @@ impl Registry {
             return Err(AddError::NameTaken(name));
         }
         let replaced = self.lock.get(&name).cloned();
-        let needed = || Box::new(ConsentNeeded::new(&found, replaced.as_ref().and_then(|locked| locked.compare(&found))));
+        let needed =
+            || Box::new(ConsentNeeded::new(&found, replaced.as_ref().and_then(|locked| locked.compare(&found))));
         match grant {
             Some(given) if given == grant_of(&found) => {}
             Some(given) => return Err(AddError::WrongGrant { given: given.to_owned(), needed: needed() }),
@@ -282,7 +305,10 @@ impl Registry {
     /// Takes a grant back, and with it the component.
     pub fn remove(&mut self, name: &str) -> Result<LockEntry, RegistryError> {
         let Some(entry) = self.lock.get(name).cloned() else {
-            return Err(RegistryError::NotAdded { name: name.to_owned(), added: self.lock.entries().map(|e| e.name.clone()).collect() });
+            return Err(RegistryError::NotAdded {
+                name: name.to_owned(),
+                added: self.lock.entries().map(|e| e.name.clone()).collect(),
+            });
         };
         self.change(|lock| {
             lock.remove(name);
@@ -324,7 +350,9 @@ impl Registry {
         }
         match read_bounded(&path) {
             Ok(bytes) => Installed::verified(bytes, locked.clone()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(RegistryError::Missing { name: locked.name.clone(), path }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(RegistryError::Missing { name: locked.name.clone(), path })
+            }
             Err(source) => Err(RegistryError::Read { path, source }),
         }
     }

@@ -130,7 +130,12 @@ fn key(dir: &Path) -> Result<Key, CacheError> {
     Err(io(io::Error::other("it changes while it is read")))
 }
 
-fn check(path: &Path, found: &fs::Metadata, expected: &'static str, is: impl Fn(&fs::Metadata) -> bool) -> Result<(), CacheError> {
+fn check(
+    path: &Path,
+    found: &fs::Metadata,
+    expected: &'static str,
+    is: impl Fn(&fs::Metadata) -> bool,
+) -> Result<(), CacheError> {
     let path = path.to_owned();
     if !is(found) {
         return Err(CacheError::Kind { path, expected });

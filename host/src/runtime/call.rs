@@ -10,12 +10,12 @@ use serde_json::Value;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::Runtime;
 use super::convert::{Converter, Report, StepState};
 use super::error::{CallError, Failure, MEMORY, Phase};
 use super::guest::{Capabilities, Guest};
 use super::limiter::{Denied, Limiter, MAX_TABLE_ELEMENTS};
 use super::load::{Loaded, Pre};
-use super::Runtime;
 use crate::capabilities::{Call, Exceeded, Usage};
 
 /// How many bytes a guest may hand over in one call of the host, or in its answer. wasmtime's own limit of 128 MiB lets a guest
@@ -134,7 +134,11 @@ impl Runtime {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
             // Yielding lets the timers of this thread run; interrupting does not depend on them.
-            Ok(if deadline.passed() { UpdateDeadline::Interrupt } else { UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())) })
+            Ok(if deadline.passed() {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+            })
         });
         let mut phase = Phase::Start;
         let ended = if deadline.passed() {
@@ -191,7 +195,9 @@ async fn enter(pre: &Pre, store: &mut Store<Guest>, ask: Ask, phase: &mut Phase)
             Ok(Raw::Json(task.psn_plugin_runner().call_run(store, &invocation).await?))
         }
         (Pre::Task(_), _) => Err(Stop::WrongWorld(CallError::WrongWorld { asked, is: "task", needs: "step" })),
-        (Pre::Step(_), Ask::Run(_)) => Err(Stop::WrongWorld(CallError::WrongWorld { asked, is: "step", needs: "task" })),
+        (Pre::Step(_), Ask::Run(_)) => {
+            Err(Stop::WrongWorld(CallError::WrongWorld { asked, is: "step", needs: "task" }))
+        }
         (Pre::Step(pre), ask) => {
             let step = pre.instantiate_async(&mut *store).await?;
             *phase = Phase::Run;
@@ -212,7 +218,9 @@ fn convert(raw: Raw, call: &mut Call) -> Result<Answered<Answer>, CallError> {
         Raw::State(Ok(state)) => Answer::State(converter.state(state)?),
         Raw::Report(Ok(report)) => Answer::Report(converter.report(report)?),
         Raw::Json(Ok(json)) => Answer::Json(converter.object(&json)?),
-        Raw::State(Err(failure)) | Raw::Report(Err(failure)) | Raw::Json(Err(failure)) => return Ok(Err(converter.failure(failure))),
+        Raw::State(Err(failure)) | Raw::Report(Err(failure)) | Raw::Json(Err(failure)) => {
+            return Ok(Err(converter.failure(failure)));
+        }
     }))
 }
 

@@ -89,7 +89,8 @@ impl Converter<'_> {
         if text.trim().is_empty() {
             return Ok(Value::Object(Map::new()));
         }
-        let mut value: Value = serde_json::from_str(text).map_err(|e| CallError::Output(format!("its data is not JSON: {e}")))?;
+        let mut value: Value =
+            serde_json::from_str(text).map_err(|e| CallError::Output(format!("its data is not JSON: {e}")))?;
         if self.0.redactor.finds(text.as_bytes()) {
             self.0.leaked("data");
         }
@@ -102,7 +103,8 @@ impl Converter<'_> {
 
     pub(super) fn failure(&mut self, failure: wit::Failure) -> Failure {
         // A failure is told however badly it is put.
-        let code = if is_kebab(&failure.code) && failure.code.len() <= MAX_NAME { failure.code } else { "failed".into() };
+        let code =
+            if is_kebab(&failure.code) && failure.code.len() <= MAX_NAME { failure.code } else { "failed".into() };
         Failure {
             code,
             message: self.text("message", &failure.message),
@@ -172,7 +174,9 @@ mod tests {
         let mut rig = Rig::new(());
         rig.secret("NEON_API_KEY", "napi_canary_value");
         let mut c = Converter(&mut rig.call);
-        let r = c.report(report("\u{1b}[31mred\u{1b}[0m napi_canary_value", "{\"a\":{\"b\":\"x napi_canary_value\"}}")).unwrap();
+        let r = c
+            .report(report("\u{1b}[31mred\u{1b}[0m napi_canary_value", "{\"a\":{\"b\":\"x napi_canary_value\"}}"))
+            .unwrap();
         assert_eq!(r.message, "red [redacted]");
         assert_eq!(r.data, serde_json::json!({ "a": { "b": "x [redacted]" } }));
         assert_eq!(c.report(report("m", "")).unwrap().data, serde_json::json!({}));
@@ -184,7 +188,13 @@ mod tests {
     fn what_breaks_the_contract_is_said() {
         let mut rig = Rig::new(());
         let mut c = Converter(&mut rig.call);
-        let check = wit::Check { name: "c".into(), status: wit::CheckStatus::Pass, message: "m".into(), fix: vec![], required: true };
+        let check = wit::Check {
+            name: "c".into(),
+            status: wit::CheckStatus::Pass,
+            message: "m".into(),
+            fix: vec![],
+            required: true,
+        };
         let huge = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_DATA));
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(1000), "]".repeat(1000));
         for bad in [
@@ -193,7 +203,10 @@ mod tests {
             report("m", &huge),
             report("m", &deep),
             wit::Report { checks: vec![check.clone(); MAX_CHECKS + 1], ..report("m", "{}") },
-            wit::Report { checks: vec![wit::Check { fix: vec![String::new(); MAX_ITEMS + 1], ..check }], ..report("m", "{}") },
+            wit::Report {
+                checks: vec![wit::Check { fix: vec![String::new(); MAX_ITEMS + 1], ..check }],
+                ..report("m", "{}")
+            },
         ] {
             assert!(matches!(c.report(bad), Err(Output(_))));
         }
@@ -205,7 +218,12 @@ mod tests {
     fn a_failure_is_told_however_badly_it_is_put() {
         let mut rig = Rig::new(());
         let mut c = Converter(&mut rig.call);
-        let failure = wit::Failure { code: "Not A Code\n".into(), message: "m\u{0}".into(), fix: vec!["f".into(); MAX_ITEMS + 1], retry_after_ms: Some(5) };
+        let failure = wit::Failure {
+            code: "Not A Code\n".into(),
+            message: "m\u{0}".into(),
+            fix: vec!["f".into(); MAX_ITEMS + 1],
+            retry_after_ms: Some(5),
+        };
         let f = c.failure(failure);
         assert_eq!((f.code.as_str(), f.message.as_str(), f.fix.len()), ("failed", "m", MAX_ITEMS));
         let coded = Failure { fix: vec![], ..f }.into_coded("keys");

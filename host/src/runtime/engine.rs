@@ -2,8 +2,7 @@
 use std::num::NonZeroUsize;
 
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
-    WasmFeatures,
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails, WasmFeatures,
 };
 
 use super::limiter::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
@@ -66,7 +65,9 @@ pub(super) fn build(allocator: Allocator, max_memory: u64) -> wasmtime::Result<B
         match Engine::new(config(limit).allocation_strategy(pool(instances, max_memory))) {
             Ok(engine) => return Ok(Built { engine, allocator, note: None }),
             Err(e) => {
-                let note = format!("instances are allocated on demand: the pool for {instances} of them could not be reserved ({e:#})");
+                let note = format!(
+                    "instances are allocated on demand: the pool for {instances} of them could not be reserved ({e:#})"
+                );
                 let engine = Engine::new(&config(limit))?;
                 return Ok(Built { engine, allocator: Allocator::OnDemand, note: Some(note) });
             }

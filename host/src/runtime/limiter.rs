@@ -32,7 +32,12 @@ pub(super) struct Limiter {
 
 impl Limiter {
     pub(super) fn new(max_memory: u64) -> Self {
-        Self { max_memory: usize::try_from(max_memory).unwrap_or(usize::MAX), memory: 0, table_elements: 0, denied: None }
+        Self {
+            max_memory: usize::try_from(max_memory).unwrap_or(usize::MAX),
+            memory: 0,
+            table_elements: 0,
+            denied: None,
+        }
     }
 
     /// The most bytes of linear memory at any time.

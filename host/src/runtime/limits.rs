@@ -62,9 +62,16 @@ impl CallLimits {
             World::Step => DEFAULT_STEP_DEADLINE,
             World::Task => DEFAULT_TASK_DEADLINE,
         };
-        let deadline = max_duration.or(asked.deadline.as_deref()).and_then(parse_duration).unwrap_or(default.min(ceilings.deadline));
+        let deadline = max_duration
+            .or(asked.deadline.as_deref())
+            .and_then(parse_duration)
+            .unwrap_or(default.min(ceilings.deadline));
         if deadline > ceilings.deadline {
-            return Err(above("deadline", format!("{} s", deadline.as_secs()), format!("{} s", ceilings.deadline.as_secs())));
+            return Err(above(
+                "deadline",
+                format!("{} s", deadline.as_secs()),
+                format!("{} s", ceilings.deadline.as_secs()),
+            ));
         }
         let defaults = MeterLimits::default();
         let counted = |field, asked: Option<u64>, default: u64, ceiling: u64| match asked {
@@ -87,7 +94,9 @@ mod tests {
     use super::*;
 
     fn limits(world: &str, rest: &str, ceilings: &Ceilings) -> Result<CallLimits, RuntimeError> {
-        let about = format!("[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/{world}@0.1.0\"\nsummary = \"s\"\n{rest}");
+        let about = format!(
+            "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/{world}@0.1.0\"\nsummary = \"s\"\n{rest}"
+        );
         CallLimits::of(&Manifest::parse(about.as_bytes()).unwrap(), ceilings)
     }
 
@@ -95,7 +104,10 @@ mod tests {
     fn wishes_then_defaults_below_ceilings() {
         let c = Ceilings::default();
         let l = limits("step", "", &c).unwrap();
-        assert_eq!((l.memory, l.deadline, l.meter.http_calls), (DEFAULT_MEMORY, DEFAULT_STEP_DEADLINE, MeterLimits::default().http_calls));
+        assert_eq!(
+            (l.memory, l.deadline, l.meter.http_calls),
+            (DEFAULT_MEMORY, DEFAULT_STEP_DEADLINE, MeterLimits::default().http_calls)
+        );
         let l = limits("step", "[limits]\nmemory = \"1MiB\"\ndeadline = \"5m\"\nhttp-calls = 3\n", &c).unwrap();
         assert_eq!((l.memory, l.deadline, l.meter.http_calls), (1 << 20, Duration::from_secs(300), 3));
         let l = limits("task", "[task]\nmax-duration = \"90s\"\n", &c).unwrap();

@@ -59,7 +59,10 @@ impl Loaded {
 
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loaded").field("plugin", &self.0.manifest.plugin.name).field("sha256", &self.0.sha256).finish_non_exhaustive()
+        f.debug_struct("Loaded")
+            .field("plugin", &self.0.manifest.plugin.name)
+            .field("sha256", &self.0.sha256)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,7 +72,9 @@ impl Runtime {
         let limits = CallLimits::of(&installed.manifest, &self.ceilings)?;
         let component = self.component(installed).await?;
         if let Some(required) = component.resources_required() {
-            for (what, found, limit) in [("memories", required.num_memories, MAX_MEMORIES), ("tables", required.num_tables, MAX_TABLES)] {
+            for (what, found, limit) in
+                [("memories", required.num_memories, MAX_MEMORIES), ("tables", required.num_tables, MAX_TABLES)]
+            {
                 if found as usize > limit {
                     return Err(RuntimeError::TooMany { plugin: plugin.clone(), what, found, limit });
                 }
@@ -81,7 +86,12 @@ impl Runtime {
             World::Step => Pre::Step(StepPre::new(pre).map_err(mismatch)?),
             World::Task => Pre::Task(TaskPre::new(pre).map_err(mismatch)?),
         };
-        Ok(Loaded(Arc::new(Inner { manifest: installed.manifest.clone(), sha256: installed.sha256.clone(), limits, pre })))
+        Ok(Loaded(Arc::new(Inner {
+            manifest: installed.manifest.clone(),
+            sha256: installed.sha256.clone(),
+            limits,
+            pre,
+        })))
     }
 
     /// On a thread of its own, one at a time: compilation uses every core, and nothing can stop it. Whoever stops waiting for it

@@ -22,7 +22,8 @@ impl Key {
     }
 
     fn mac(&self, subject: &str, code: &[u8]) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
         mac.update(PURPOSE);
         mac.update(&(subject.len() as u64).to_le_bytes());
         mac.update(subject.as_bytes());

@@ -61,7 +61,11 @@ impl Wasi {
             }
             let (lines, bytes) = (lines.count(), kept.dropped);
             if lines > 0 || bytes > 0 {
-                call.events.log(Level::Warn, &call.plugin, format!("{lines} more lines and {bytes} more bytes of its {stream} were left out"));
+                call.events.log(
+                    Level::Warn,
+                    &call.plugin,
+                    format!("{lines} more lines and {bytes} more bytes of its {stream} were left out"),
+                );
             }
         }
     }
@@ -127,16 +131,26 @@ impl Pollable for Capture {
 }
 
 impl AsyncWrite for Capture {
-    fn poll_write(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> std::task::Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
         self.keep(bytes);
         std::task::Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
         std::task::Poll::Ready(Ok(()))
     }
 }

@@ -38,20 +38,14 @@ pub(super) async fn healthy(home: &Home) -> Result<Option<HubFile>, HubError> {
         return Ok(None);
     };
     let answers = async |url: &Url| match url.port() {
-        Some(port) => http::ask(port)
-            .await
-            .is_some_and(|h| h.instance == hub.instance && h.pid == hub.endpoints.pid),
+        Some(port) => http::ask(port).await.is_some_and(|h| h.instance == hub.instance && h.pid == hub.endpoints.pid),
         None => false,
     };
     let both = answers(&hub.endpoints.neon).await && answers(&hub.endpoints.trigger).await;
     Ok(both.then_some(hub))
 }
 
-pub(super) async fn up(
-    home: &Home,
-    daemon: &DaemonCommand,
-    opts: &UpOptions,
-) -> Result<Endpoints, HubError> {
+pub(super) async fn up(home: &Home, daemon: &DaemonCommand, opts: &UpOptions) -> Result<Endpoints, HubError> {
     // Without the lock, since most calls find it running.
     let fits = |e: &Endpoints| e.version == opts.version && !opts.new_ports;
     if let Some(endpoints) = attach(home).await?.filter(fits) {
@@ -80,9 +74,7 @@ async fn start(home: &Home, daemon: &DaemonCommand) -> Result<Endpoints, HubErro
         .open(&log)
         .map_err(HubError::io("could not open", &log))?;
     let from = file.metadata().map_or(0, |m| m.len());
-    let again = file
-        .try_clone()
-        .map_err(HubError::io("could not open", &log))?;
+    let again = file.try_clone().map_err(HubError::io("could not open", &log))?;
 
     let program = absolute_program(&daemon.program);
     let mut command = tokio::process::Command::new(&program);
@@ -102,15 +94,10 @@ async fn start(home: &Home, daemon: &DaemonCommand) -> Result<Endpoints, HubErro
     }
     if let Some(bin) = std::env::var_os("PSN_PG_BIN").filter(|b| !b.is_empty()) {
         // The daemon runs in `/`.
-        command.env(
-            "PSN_PG_BIN",
-            std::path::absolute(&bin).map_or(bin, OsString::from),
-        );
+        command.env("PSN_PG_BIN", std::path::absolute(&bin).map_or(bin, OsString::from));
     }
     command.envs(daemon.env.iter().map(|(name, value)| (name, value)));
-    let mut child = command
-        .spawn()
-        .map_err(|source| HubError::Spawn { program, source })?;
+    let mut child = command.spawn().map_err(|source| HubError::Spawn { program, source })?;
 
     let begun = Instant::now();
     loop {
@@ -118,25 +105,16 @@ async fn start(home: &Home, daemon: &DaemonCommand) -> Result<Endpoints, HubErro
             return Ok(hub.endpoints);
         }
         let excerpt = || files::tail(&log, from, LOG_EXCERPT).unwrap_or_default();
-        if let Some(status) = child
-            .try_wait()
-            .map_err(HubError::io("could not wait for", &daemon.program))?
-        {
+        if let Some(status) = child.try_wait().map_err(HubError::io("could not wait for", &daemon.program))? {
             let said = home.startup_error();
-            return Err(said.unwrap_or_else(|| HubError::DaemonDied {
-                status: status.to_string(),
-                log: excerpt(),
-            }));
+            return Err(said.unwrap_or_else(|| HubError::DaemonDied { status: status.to_string(), log: excerpt() }));
         }
         if begun.elapsed() > START_PATIENCE {
             // It was asked to get ready and did not: what is left must not surprise the next start.
             if let Some(pid) = child.id() {
                 pg::signal(pid, Signal::TERM);
             }
-            return Err(HubError::DaemonTimeout {
-                seconds: START_PATIENCE.as_secs(),
-                log: excerpt(),
-            });
+            return Err(HubError::DaemonTimeout { seconds: START_PATIENCE.as_secs(), log: excerpt() });
         }
         tokio::time::sleep(POLL).await;
     }
@@ -186,10 +164,7 @@ pub(super) async fn down(home: &Home) -> Result<bool, HubError> {
 pub(super) async fn reset(home: &Home) -> Result<(), HubError> {
     if home.path().is_symlink() {
         let reason = "it is a symbolic link; delete what it points to yourself";
-        return Err(HubError::NotAHome {
-            path: home.path().to_owned(),
-            reason,
-        });
+        return Err(HubError::NotAHome { path: home.path().to_owned(), reason });
     }
     if !home.recognise()? {
         return Ok(());
@@ -213,11 +188,7 @@ async fn stop_daemon(home: &Home) -> Result<(FileLock, bool), HubError> {
     let file = home.daemon_lock();
     let acquire = |patience| {
         let file = file.clone();
-        async move {
-            FileLock::acquire(&file, patience)
-                .await
-                .map_err(HubError::io("could not lock", &file))
-        }
+        async move { FileLock::acquire(&file, patience).await.map_err(HubError::io("could not lock", &file)) }
     };
     if let Some(lock) = acquire(Duration::ZERO).await? {
         return Ok((lock, false));
@@ -233,9 +204,7 @@ async fn stop_daemon(home: &Home) -> Result<(FileLock, bool), HubError> {
             return Ok((lock, true));
         }
     }
-    Err(HubError::DaemonStuck {
-        pid: home.holder().map_or(0, |h| h.pid),
-    })
+    Err(HubError::DaemonStuck { pid: home.holder().map_or(0, |h| h.pid) })
 }
 
 /// One psn at a time starts or stops the hub.
@@ -251,9 +220,7 @@ async fn lock(home: &Home) -> Result<FileLock, HubError> {
                 return Ok(lock);
             }
             Ok(None) => {
-                return Err(HubError::Busy {
-                    seconds: LOCK_PATIENCE.as_secs(),
-                });
+                return Err(HubError::Busy { seconds: LOCK_PATIENCE.as_secs() });
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && tries < LOCK_TRIES => tries += 1,
             Err(e) => return Err(HubError::io("could not lock", &file)(e)),

@@ -59,11 +59,7 @@ pub enum HubError {
     Spawn { program: PathBuf, source: io::Error },
     /// The daemon said why it ended, before it was ready.
     #[error("{message}")]
-    Daemon {
-        code: &'static str,
-        message: String,
-        fix: Vec<String>,
-    },
+    Daemon { code: &'static str, message: String, fix: Vec<String> },
     #[error("the local hub ended while starting ({status}); its log says: {log}")]
     DaemonDied { status: String, log: String },
     #[error("the local hub was not ready after {seconds} s; its log says: {log}")]
@@ -75,20 +71,12 @@ pub enum HubError {
     #[error("another psn has been starting or stopping the local hub for more than {seconds} s")]
     Busy { seconds: u64 },
     #[error("{doing} {}: {source}", path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl HubError {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubError {
-        move |source| HubError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| HubError::Io { doing, path: path.to_owned(), source }
     }
 
     /// Stable; documented in docs/errors.md.
@@ -123,24 +111,17 @@ impl HubError {
             HubError::Postgres(e) => e.fix(),
             HubError::Daemon { fix, .. } => fix.clone(),
             HubError::Database(_) => s(&["psn local logs", "psn local down", "psn local up"]),
-            HubError::SecretMismatch { .. } | HubError::Damaged { .. } => {
-                s(&["psn local down", "psn local reset"])
-            }
-            HubError::AlreadyRunning { .. } | HubError::Busy { .. } => {
-                s(&["psn local status", "psn local down"])
-            }
+            HubError::SecretMismatch { .. } | HubError::Damaged { .. } => s(&["psn local down", "psn local reset"]),
+            HubError::AlreadyRunning { .. } | HubError::Busy { .. } => s(&["psn local status", "psn local down"]),
             HubError::NotRunning => s(&["psn local up"]),
             HubError::NotAHome { .. } => s(&["PSN_HOME=/path/to/another/folder psn local up"]),
             HubError::NotOwner { path, owner, .. } => vec![
                 format!("run psn as account {owner}"),
-                format!(
-                    "PSN_HOME=/path/to/another/folder psn local up  # leaves {} alone",
-                    path.display()
-                ),
+                format!("PSN_HOME=/path/to/another/folder psn local up  # leaves {} alone", path.display()),
             ],
-            HubError::Spawn { .. }
-            | HubError::DaemonDied { .. }
-            | HubError::DaemonTimeout { .. } => s(&["psn local logs", "psn local up"]),
+            HubError::Spawn { .. } | HubError::DaemonDied { .. } | HubError::DaemonTimeout { .. } => {
+                s(&["psn local logs", "psn local up"])
+            }
             HubError::DaemonStuck { pid } => {
                 vec![format!("kill -9 {pid}"), "psn local down".into()]
             }
@@ -164,10 +145,7 @@ mod tests {
             .flat_map(|source| source.split("=> \"local.").skip(1))
             .filter_map(|rest| rest.split('"').next())
             .collect();
-        let listed: Vec<&str> = CODES
-            .iter()
-            .map(|c| c.strip_prefix("local.").unwrap())
-            .collect();
+        let listed: Vec<&str> = CODES.iter().map(|c| c.strip_prefix("local.").unwrap()).collect();
         assert_eq!(listed, given.into_iter().collect::<Vec<_>>());
     }
 }

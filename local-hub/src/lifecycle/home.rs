@@ -59,19 +59,14 @@ impl Home {
     /// Makes the folder where there is none. A folder with something else in it is left alone.
     pub(super) fn prepare(&self) -> Result<(), HubError> {
         // As root the servers' account must get through to its own folders; nobody else needs to see any.
-        let mode = if rustix::process::geteuid().is_root() {
-            0o711
-        } else {
-            0o700
-        };
+        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
         files::make_dir(&self.0, mode).map_err(HubError::io("could not make", &self.0))?;
         if !self.recognise()? {
             let text = format!(
                 "psn-local-hub {FORMAT}\nEverything in this folder is psn's. `psn local reset` stops it and deletes the folder.\n"
             );
             let marker = self.file(MARKER);
-            files::write_atomic(&marker, text.as_bytes(), 0o600)
-                .map_err(HubError::io("could not write", &marker))?;
+            files::write_atomic(&marker, text.as_bytes(), 0o600).map_err(HubError::io("could not write", &marker))?;
         }
         let logs = self.logs();
         files::make_dir(&logs, 0o700).map_err(HubError::io("could not make", &logs))
@@ -84,31 +79,22 @@ impl Home {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(HubError::io("could not look at", &self.0)(e)),
         };
-        let other = |reason| HubError::NotAHome {
-            path: self.0.clone(),
-            reason,
-        };
+        let other = |reason| HubError::NotAHome { path: self.0.clone(), reason };
         if !meta.is_dir() {
             return Err(other("it is no folder"));
         }
         let me = rustix::process::geteuid().as_raw();
         if meta.uid() != me {
-            return Err(HubError::NotOwner {
-                path: self.0.clone(),
-                owner: meta.uid(),
-                me,
-            });
+            return Err(HubError::NotOwner { path: self.0.clone(), owner: meta.uid(), me });
         }
         let marker = self.file(MARKER);
-        let text =
-            files::read_optional(&marker).map_err(HubError::io("could not read", &marker))?;
+        let text = files::read_optional(&marker).map_err(HubError::io("could not read", &marker))?;
         match text.as_deref().map(format_of) {
             Some(Some(FORMAT)) => Ok(true),
             Some(Some(_)) => Err(other("another version of psn made it")),
             Some(None) => Err(other("its marker PSN_LOCAL_HUB is damaged")),
             None => {
-                let entries =
-                    fs::read_dir(&self.0).map_err(HubError::io("could not read", &self.0))?;
+                let entries = fs::read_dir(&self.0).map_err(HubError::io("could not read", &self.0))?;
                 // Another psn may be writing the marker just now.
                 let foreign = |e: fs::DirEntry| !e.file_name().to_string_lossy().contains(MARKER);
                 if entries.flatten().any(foreign) && !marker.exists() {
@@ -130,15 +116,9 @@ impl Home {
                 continue;
             }
             // The type of the entry itself: a link is deleted, never followed.
-            let kind = entry
-                .file_type()
-                .map_err(HubError::io("could not look at", &path))?;
-            if kind.is_dir() {
-                files::remove_dir(&path)
-            } else {
-                files::remove_file(&path)
-            }
-            .map_err(HubError::io("could not delete", &path))?;
+            let kind = entry.file_type().map_err(HubError::io("could not look at", &path))?;
+            if kind.is_dir() { files::remove_dir(&path) } else { files::remove_file(&path) }
+                .map_err(HubError::io("could not delete", &path))?;
         }
         for name in ["daemon.lock", MARKER, "up.lock"] {
             let path = self.file(name);
@@ -146,24 +126,14 @@ impl Home {
         }
         match fs::remove_dir(&self.0) {
             // Somebody who waited for the lock has begun a new one.
-            Err(e)
-                if e.kind() == io::ErrorKind::DirectoryNotEmpty
-                    || e.kind() == io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty || e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(HubError::io("could not delete", &self.0)),
         }
     }
 }
 
 fn format_of(marker: &str) -> Option<u32> {
-    marker
-        .lines()
-        .next()?
-        .strip_prefix("psn-local-hub ")?
-        .parse()
-        .ok()
+    marker.lines().next()?.strip_prefix("psn-local-hub ")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -185,13 +155,7 @@ mod tests {
         let error = Home::new(&photos).prepare().unwrap_err();
         assert_eq!(error.code(), "local.not-a-home");
         assert_eq!(fs::read_dir(&photos).unwrap().count(), 1);
-        assert_eq!(
-            Home::new(photos.join("me.jpg"))
-                .recognise()
-                .unwrap_err()
-                .code(),
-            "local.not-a-home"
-        );
+        assert_eq!(Home::new(photos.join("me.jpg")).recognise().unwrap_err().code(), "local.not-a-home");
     }
 
     #[test]
@@ -200,12 +164,7 @@ mod tests {
         let home = Home::new(dir.path().join("h"));
         home.prepare().unwrap();
         fs::write(home.file(MARKER), "psn-local-hub 2\n").unwrap();
-        assert!(
-            home.prepare()
-                .unwrap_err()
-                .to_string()
-                .contains("another version")
-        );
+        assert!(home.prepare().unwrap_err().to_string().contains("another version"));
         fs::write(home.file(MARKER), "").unwrap();
         assert!(home.prepare().unwrap_err().to_string().contains("damaged"));
     }

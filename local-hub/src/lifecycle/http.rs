@@ -45,13 +45,7 @@ struct Front {
 }
 
 /// A service with the health route, behind the guard and the log.
-pub(super) fn front(
-    service: &'static str,
-    port: u16,
-    router: Router,
-    health: Health,
-    log: Arc<RequestLog>,
-) -> Router {
+pub(super) fn front(service: &'static str, port: u16, router: Router, health: Health, log: Arc<RequestLog>) -> Router {
     let front = Front { service, port, log };
     router
         .route(HEALTH, get(move || async move { axum::Json(health) }))
@@ -77,9 +71,7 @@ async fn pass(State(front): State<Front>, request: Request, next: Next) -> Respo
             method: method.as_str(),
             path: uri.path().chars().take(LOGGED_PATH).collect(),
             // Names only: values can be secrets.
-            query: url::form_urlencoded::parse(query.as_bytes())
-                .map(|(name, _)| name.into_owned())
-                .collect(),
+            query: url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name.into_owned()).collect(),
             status: response.status().as_u16(),
             ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
@@ -90,26 +82,15 @@ async fn pass(State(front): State<Front>, request: Request, next: Next) -> Respo
 /// A page in a browser can reach loopback ports: by its own script (it sends Origin) or by a name that it made resolve
 /// to 127.0.0.1 (that name is in Host). Neither is a client of a hub on this machine.
 fn refuse(headers: &HeaderMap, port: u16) -> Option<(StatusCode, &'static str)> {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|h| h.to_str().ok())
-        .unwrap_or("");
-    let ours = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| {
-        host.strip_prefix(name)
-            .and_then(|rest| rest.strip_prefix(':'))
-            == Some(port.to_string().as_str())
-    });
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
+    let ours = ["127.0.0.1", "localhost", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).and_then(|rest| rest.strip_prefix(':')) == Some(port.to_string().as_str()));
     if !ours {
-        return Some((
-            StatusCode::MISDIRECTED_REQUEST,
-            "the local hub answers on 127.0.0.1 and localhost only",
-        ));
+        return Some((StatusCode::MISDIRECTED_REQUEST, "the local hub answers on 127.0.0.1 and localhost only"));
     }
     if headers.contains_key(header::ORIGIN) {
-        return Some((
-            StatusCode::FORBIDDEN,
-            "the local hub does not answer web pages",
-        ));
+        return Some((StatusCode::FORBIDDEN, "the local hub does not answer web pages"));
     }
     None
 }
@@ -134,10 +115,7 @@ pub(super) struct RequestLog {
 impl RequestLog {
     pub(super) fn open(path: &Path) -> io::Result<RequestLog> {
         files::rotate(path, LOG_MAX)?;
-        Ok(RequestLog {
-            path: path.to_owned(),
-            open: Mutex::new(append(path)?),
-        })
+        Ok(RequestLog { path: path.to_owned(), open: Mutex::new(append(path)?) })
     }
 
     /// A log that cannot be written must not fail the request.
@@ -158,11 +136,7 @@ impl RequestLog {
 }
 
 fn append(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let len = file.metadata()?.len();
     Ok((file, len))
 }
@@ -171,25 +145,20 @@ fn append(path: &Path) -> io::Result<(File, u64)> {
 pub(super) async fn ask(port: u16) -> Option<Health> {
     let asked = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let request =
-            format!("GET {HEALTH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {HEALTH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(HEALTH_MAX).read_to_end(&mut answer).await?;
         io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(HEALTH_PATIENCE, asked)
-        .await
-        .ok()?
-        .ok()?;
+    let answer = tokio::time::timeout(HEALTH_PATIENCE, asked).await.ok()?.ok()?;
     parse(&answer)
 }
 
 fn parse(answer: &[u8]) -> Option<Health> {
     let text = std::str::from_utf8(answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200 ")
-        .then(|| serde_json::from_str(body).ok())?
+    head.starts_with("HTTP/1.1 200 ").then(|| serde_json::from_str(body).ok())?
 }
 
 #[cfg(test)]
@@ -222,10 +191,7 @@ mod tests {
         ] {
             assert_eq!(refused(host, None), Some(421), "{host}");
         }
-        assert_eq!(
-            refuse(&HeaderMap::new(), 20123).unwrap().0,
-            StatusCode::MISDIRECTED_REQUEST
-        );
+        assert_eq!(refuse(&HeaderMap::new(), 20123).unwrap().0, StatusCode::MISDIRECTED_REQUEST);
     }
 
     #[test]
@@ -237,16 +203,9 @@ mod tests {
 
     #[test]
     fn a_stranger_on_the_port_is_not_taken_for_the_daemon() {
-        let ours = Health {
-            pid: 1,
-            version: "2".into(),
-            instance: "x".into(),
-        };
+        let ours = Health { pid: 1, version: "2".into(), instance: "x".into() };
         let body = serde_json::to_string(&ours).unwrap();
-        assert_eq!(
-            parse(format!("HTTP/1.1 200 OK\r\na: b\r\n\r\n{body}").as_bytes()),
-            Some(ours)
-        );
+        assert_eq!(parse(format!("HTTP/1.1 200 OK\r\na: b\r\n\r\n{body}").as_bytes()), Some(ours));
         for stranger in [
             format!("HTTP/1.1 404 Not Found\r\n\r\n{body}"),
             "HTTP/1.1 200 OK\r\n\r\n<html>".into(),

@@ -109,20 +109,12 @@ pub struct LogLine {
 }
 
 /// Runs the daemon until SIGTERM, SIGINT or `opts.shutdown`.
-pub async fn serve(
-    home: Home,
-    runner: Arc<dyn TaskRunner>,
-    opts: ServeOptions,
-) -> Result<(), HubError> {
+pub async fn serve(home: Home, runner: Arc<dyn TaskRunner>, opts: ServeOptions) -> Result<(), HubError> {
     serve::serve(home, runner, opts).await
 }
 
 /// Attaches to the running daemon, or starts one and waits until it is ready. Ten at once start one.
-pub async fn up(
-    home: &Home,
-    daemon: &DaemonCommand,
-    opts: &UpOptions,
-) -> Result<Endpoints, HubError> {
+pub async fn up(home: &Home, daemon: &DaemonCommand, opts: &UpOptions) -> Result<Endpoints, HubError> {
     control::up(home, daemon, opts).await
 }
 

@@ -49,17 +49,11 @@ struct StartupError {
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, HubError> {
     let text = files::read_optional(path).map_err(HubError::io("could not read", path))?;
-    text.map(|text| serde_json::from_str(&text))
-        .transpose()
-        .map_err(|e| HubError::Damaged {
-            path: path.to_owned(),
-            // Only the place: what is there may be a secret.
-            reason: format!(
-                "line {}, column {} is not as psn wrote it",
-                e.line(),
-                e.column()
-            ),
-        })
+    text.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| HubError::Damaged {
+        path: path.to_owned(),
+        // Only the place: what is there may be a secret.
+        reason: format!("line {}, column {} is not as psn wrote it", e.line(), e.column()),
+    })
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), HubError> {
@@ -99,21 +93,13 @@ impl Home {
         remove(&self.file(STARTUP_ERROR))
     }
     pub(super) fn write_startup_error(&self, error: &HubError) -> Result<(), HubError> {
-        let said = StartupError {
-            code: error.code().to_owned(),
-            message: error.message(),
-            fix: error.fix(),
-        };
+        let said = StartupError { code: error.code().to_owned(), message: error.message(), fix: error.fix() };
         write(&self.file(STARTUP_ERROR), &said)
     }
     pub(super) fn startup_error(&self) -> Option<HubError> {
         let said: StartupError = read(&self.file(STARTUP_ERROR)).ok()??;
         let code = super::error::CODES.iter().find(|c| **c == said.code)?;
-        Some(HubError::Daemon {
-            code,
-            message: said.message,
-            fix: said.fix,
-        })
+        Some(HubError::Daemon { code, message: said.message, fix: said.fix })
     }
 
     pub(super) fn credentials(&self) -> Result<Option<Credentials>, HubError> {
@@ -151,20 +137,13 @@ mod tests {
         let home = home(&dir);
         let made = home.ensure_credentials().unwrap();
         let again = home.ensure_credentials().unwrap();
-        assert!(
-            made.neon_api_key.starts_with("napi_")
-                && made.trigger_access_token.starts_with("tr_pat_")
-        );
+        assert!(made.neon_api_key.starts_with("napi_") && made.trigger_access_token.starts_with("tr_pat_"));
         assert_eq!(made.neon_api_key, again.neon_api_key);
         assert_eq!(made.trigger_access_token, again.trigger_access_token);
         let file = home.file(CREDENTIALS);
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
 
-        fs::write(
-            &file,
-            format!("{{\"neon_api_key\": \"{}", made.neon_api_key),
-        )
-        .unwrap();
+        fs::write(&file, format!("{{\"neon_api_key\": \"{}", made.neon_api_key)).unwrap();
         let error = home.ensure_credentials().err().unwrap();
         assert_eq!(error.code(), "local.damaged");
         assert!(!format!("{error} {error:?}").contains(&made.neon_api_key));
@@ -178,9 +157,6 @@ mod tests {
         let error = HubError::Postgres(crate::pg::port::taken("the Neon service", 1));
         home.write_startup_error(&error).unwrap();
         let read = home.startup_error().unwrap();
-        assert_eq!(
-            (read.code(), read.message(), read.fix()),
-            (error.code(), error.message(), error.fix())
-        );
+        assert_eq!((read.code(), read.message(), read.fix()), (error.code(), error.message(), error.fix()));
     }
 }

@@ -45,11 +45,7 @@ pub(super) fn logs(home: &Home, lines: usize) -> Result<Vec<LogLine>, HubError> 
     let mut all = read("hub", &home.hub_log(), lines)?;
     all.extend(read("requests", &home.request_log(), lines)?);
     for cluster in pg::summaries(home.path()) {
-        all.extend(read(
-            &format!("postgres/{}", cluster.id),
-            &cluster.log,
-            lines,
-        )?);
+        all.extend(read(&format!("postgres/{}", cluster.id), &cluster.log, lines)?);
     }
     // Stable: what one log says stays in its order.
     all.sort_by_key(|line| line.at);
@@ -68,11 +64,7 @@ fn read(source: &str, path: &Path, lines: usize) -> Result<Vec<LogLine>, HubErro
         .map(|line| {
             // A line without a time belongs to the one before it.
             at = time_of(line).or(at);
-            LogLine {
-                source: source.to_owned(),
-                at,
-                text: line.to_owned(),
-            }
+            LogLine { source: source.to_owned(), at, text: line.to_owned() }
         })
         .collect();
     Ok(read.split_off(read.len().saturating_sub(lines)))
@@ -97,9 +89,7 @@ mod tests {
 
     #[test]
     fn times_are_read_in_all_three_forms() {
-        let want = DateTime::parse_from_rfc3339("2026-01-02T03:04:05.678Z")
-            .unwrap()
-            .to_utc();
+        let want = DateTime::parse_from_rfc3339("2026-01-02T03:04:05.678Z").unwrap().to_utc();
         for line in [
             "2026-01-02T03:04:05.678Z  INFO ready",
             "{\"at\":\"2026-01-02T03:04:05.678Z\",\"service\":\"neon\"}",
@@ -117,23 +107,9 @@ mod tests {
         let home = Home::new(dir.path().join("h"));
         assert!(logs(&home, 10).unwrap().is_empty());
         home.prepare().unwrap();
-        fs::write(
-            home.hub_log(),
-            "2026-01-01T00:00:01Z one\n  more of one\n2026-01-01T00:00:03Z three\n",
-        )
-        .unwrap();
-        fs::write(
-            home.request_log(),
-            "{\"at\":\"2026-01-01T00:00:02Z\",\"two\":2}\n",
-        )
-        .unwrap();
-        let texts = |n| -> Vec<String> {
-            logs(&home, n)
-                .unwrap()
-                .into_iter()
-                .map(|l| l.text)
-                .collect()
-        };
+        fs::write(home.hub_log(), "2026-01-01T00:00:01Z one\n  more of one\n2026-01-01T00:00:03Z three\n").unwrap();
+        fs::write(home.request_log(), "{\"at\":\"2026-01-01T00:00:02Z\",\"two\":2}\n").unwrap();
+        let texts = |n| -> Vec<String> { logs(&home, n).unwrap().into_iter().map(|l| l.text).collect() };
         assert_eq!(
             texts(10),
             [

@@ -34,11 +34,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// A stranger can take a free port between choosing it and listening on it.
 const PORT_TRIES: usize = 5;
 
-pub(super) async fn serve(
-    home: Home,
-    runner: Arc<dyn TaskRunner>,
-    opts: ServeOptions,
-) -> Result<(), HubError> {
+pub(super) async fn serve(home: Home, runner: Arc<dyn TaskRunner>, opts: ServeOptions) -> Result<(), HubError> {
     home.prepare()?;
     let result = locked(&home, runner, &opts).await;
     if let Err(error) = &result {
@@ -49,31 +45,19 @@ pub(super) async fn serve(
     result
 }
 
-async fn locked(
-    home: &Home,
-    runner: Arc<dyn TaskRunner>,
-    opts: &ServeOptions,
-) -> Result<(), HubError> {
+async fn locked(home: &Home, runner: Arc<dyn TaskRunner>, opts: &ServeOptions) -> Result<(), HubError> {
     let file = home.daemon_lock();
     let lock = FileLock::try_acquire(&file).map_err(HubError::io("could not lock", &file))?;
     let Some(mut lock) = lock else {
-        return Err(HubError::AlreadyRunning {
-            pid: home.holder().map(|h| h.pid),
-        });
+        return Err(HubError::AlreadyRunning { pid: home.holder().map(|h| h.pid) });
     };
-    let holder = Holder {
-        pid: std::process::id(),
-        version: opts.version.clone(),
-        since: Utc::now(),
-    };
+    let holder = Holder { pid: std::process::id(), version: opts.version.clone(), since: Utc::now() };
     let text = serde_json::to_string(&holder).expect("numbers and strings are JSON");
-    lock.describe(&text)
-        .map_err(HubError::io("could not write", &file))?;
+    lock.describe(&text).map_err(HubError::io("could not write", &file))?;
     home.remove_hub_file()?;
 
     let shutdown = opts.shutdown.child_token();
-    let signals = end_on_signals(shutdown.clone())
-        .map_err(HubError::io("could not handle signals for", &file))?;
+    let signals = end_on_signals(shutdown.clone()).map_err(HubError::io("could not handle signals for", &file))?;
     let clusters = Clusters::open(home.path(), opts.pg.clone())?;
     let result = tokio::select! {
         // A start can be told to end as well; what was begun is stopped below.
@@ -84,14 +68,9 @@ async fn locked(
         },
     };
     signals.abort();
-    let stopped = if opts.keep_postgres {
-        Ok(false)
-    } else {
-        clusters.stop_all().await
-    };
+    let stopped = if opts.keep_postgres { Ok(false) } else { clusters.stop_all().await };
     let removed = home.remove_hub_file();
-    lock.describe("")
-        .map_err(HubError::io("could not write", &file))?;
+    lock.describe("").map_err(HubError::io("could not write", &file))?;
     result?;
     stopped?;
     removed
@@ -129,9 +108,7 @@ async fn start(
 ) -> Result<Daemon, HubError> {
     let credentials = home.ensure_credentials()?;
     let (neon_listener, trigger_listener, ports) = listen(home).await?;
-    let origin = |port: u16| {
-        Url::parse(&format!("http://127.0.0.1:{port}")).expect("an address and a port are a URL")
-    };
+    let origin = |port: u16| Url::parse(&format!("http://127.0.0.1:{port}")).expect("an address and a port are a URL");
     let (neon_origin, trigger_origin) = (origin(ports.0), origin(ports.1));
 
     let control = clusters.control().await?;
@@ -149,9 +126,7 @@ async fn start(
 
     let hub = HubFile {
         endpoints: Endpoints {
-            neon: neon_origin
-                .join("/api/v2")
-                .expect("a path on an origin is a URL"),
+            neon: neon_origin.join("/api/v2").expect("a path on an origin is a URL"),
             trigger: trigger_origin,
             ca_pem: clusters.ca_pem(),
             pid: std::process::id(),
@@ -162,16 +137,11 @@ async fn start(
     };
     let log = home.request_log();
     let log = Arc::new(RequestLog::open(&log).map_err(HubError::io("could not open", &log))?);
-    let health = Health {
-        pid: hub.endpoints.pid,
-        version: hub.endpoints.version.clone(),
-        instance: hub.instance.clone(),
-    };
+    let health =
+        Health { pid: hub.endpoints.pid, version: hub.endpoints.version.clone(), instance: hub.instance.clone() };
     let mut tasks = JoinSet::new();
-    let fronts = [
-        ("neon", ports.0, services.neon, neon_listener),
-        ("trigger", ports.1, services.trigger, trigger_listener),
-    ];
+    let fronts =
+        [("neon", ports.0, services.neon, neon_listener), ("trigger", ports.1, services.trigger, trigger_listener)];
     for (service, port, router, listener) in fronts {
         let router = http::front(service, port, router, health.clone(), log.clone());
         tasks.spawn(answer(listener, router, shutdown.clone()));
@@ -229,10 +199,7 @@ async fn listen(home: &Home) -> Result<(TcpListener, TcpListener, (u16, u16)), H
     let reserved = pg::recorded_ports(&home.path().join("pg"));
     let neon = listen_on(home, "the Neon service", recorded.neon, &reserved).await?;
     let trigger = listen_on(home, "the Trigger.dev service", recorded.trigger, &reserved).await?;
-    let ports = Ports {
-        neon: Some(neon.1),
-        trigger: Some(trigger.1),
-    };
+    let ports = Ports { neon: Some(neon.1), trigger: Some(trigger.1) };
     if ports != recorded {
         home.write_ports(&ports)?;
     }
@@ -264,43 +231,25 @@ async fn listen_on(
 
 /// The pool of the control database, which is made when it is missing.
 async fn control_database(home: &Home, control: &ClusterInfo) -> Result<PgPool, HubError> {
-    let code = |e: &sqlx::Error| {
-        e.as_database_error()
-            .and_then(|d| d.code().map(|c| c.into_owned()))
-    };
-    let maintenance = control
-        .superuser_options("postgres")
-        .disable_statement_logging();
-    let mut connection: PgConnection =
-        maintenance
-            .connect()
-            .await
-            .map_err(|e| match code(&e).as_deref() {
-                Some("28P01") => HubError::SecretMismatch {
-                    path: superuser_file(home.path()),
-                },
-                _ => e.into(),
-            })?;
-    let there: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(DATABASE)
-            .fetch_one(&mut connection)
-            .await?;
+    let code = |e: &sqlx::Error| e.as_database_error().and_then(|d| d.code().map(|c| c.into_owned()));
+    let maintenance = control.superuser_options("postgres").disable_statement_logging();
+    let mut connection: PgConnection = maintenance.connect().await.map_err(|e| match code(&e).as_deref() {
+        Some("28P01") => HubError::SecretMismatch { path: superuser_file(home.path()) },
+        _ => e.into(),
+    })?;
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(DATABASE)
+        .fetch_one(&mut connection)
+        .await?;
     if !there {
         let sql = format!("CREATE DATABASE {DATABASE}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-            .execute(&mut connection)
-            .await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await?;
     }
     connection.close().await?;
     let pool = PgPoolOptions::new()
         .max_connections(POOL_SIZE)
         .acquire_timeout(POOL_PATIENCE)
-        .connect_with(
-            control
-                .superuser_options(DATABASE)
-                .disable_statement_logging(),
-        )
+        .connect_with(control.superuser_options(DATABASE).disable_statement_logging())
         .await?;
     Ok(pool)
 }

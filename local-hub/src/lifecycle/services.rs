@@ -55,9 +55,5 @@ pub(super) async fn assemble(parts: Parts) -> Result<Services, HubError> {
         shutdown: parts.shutdown,
     });
     let trigger = trigger.await?;
-    Ok(Services {
-        neon: neon::router(neon_context).await?,
-        trigger: trigger.router,
-        engine: trigger.engine,
-    })
+    Ok(Services { neon: neon::router(neon_context).await?, trigger: trigger.router, engine: trigger.engine })
 }

@@ -24,9 +24,7 @@ impl Account {
         }
         let account = owner_of_clusters(pg_dir)
             .or_else(|| ACCOUNTS.iter().find_map(|name| look_up(name)))
-            .ok_or_else(|| PgError::NoAccount {
-                tried: ACCOUNTS.map(str::to_owned).to_vec(),
-            })?;
+            .ok_or_else(|| PgError::NoAccount { tried: ACCOUNTS.map(str::to_owned).to_vec() })?;
         account.can_enter(pg_dir)?;
         Ok(Some(account))
     }
@@ -44,11 +42,7 @@ impl Account {
                 0o001
             };
             if mode & bit == 0 {
-                return Err(PgError::NotEnterable {
-                    path: folder.to_owned(),
-                    mode,
-                    uid: self.uid,
-                });
+                return Err(PgError::NotEnterable { path: folder.to_owned(), mode, uid: self.uid });
             }
         }
         Ok(())
@@ -60,27 +54,16 @@ fn owner_of_clusters(pg_dir: &Path) -> Option<Account> {
     clusters
         .filter_map(|entry| fs::symlink_metadata(entry.path().join("data")).ok())
         .find(|meta| meta.is_dir() && meta.uid() != 0)
-        .map(|meta| Account {
-            uid: meta.uid(),
-            gid: meta.gid(),
-        })
+        .map(|meta| Account { uid: meta.uid(), gid: meta.gid() })
 }
 
 /// Through `id`, which asks every source of accounts that the system has.
 fn look_up(name: &str) -> Option<Account> {
     let number = |flag: &str| -> Option<u32> {
-        let out = Command::new("id")
-            .args([flag, name])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
+        let out = Command::new("id").args([flag, name]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
         String::from_utf8(out.stdout).ok()?.trim().parse().ok()
     };
-    let account = Account {
-        uid: number("-u")?,
-        gid: number("-g")?,
-    };
+    let account = Account { uid: number("-u")?, gid: number("-g")? };
     (account.uid != 0).then_some(account)
 }
 
@@ -94,10 +77,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
-        let stranger = Account {
-            uid: 4_000_000,
-            gid: 4_000_000,
-        };
+        let stranger = Account { uid: 4_000_000, gid: 4_000_000 };
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let Err(PgError::NotEnterable { path, mode, .. }) = stranger.can_enter(&inner) else {
             panic!("a 0700 folder of another account was entered");
@@ -108,10 +88,7 @@ mod tests {
         stranger.can_enter(&inner).unwrap();
         // The owner's own bit decides for the owner, even where everybody else may enter.
         let meta = fs::metadata(&inner).unwrap();
-        let owner = Account {
-            uid: meta.uid(),
-            gid: meta.gid(),
-        };
+        let owner = Account { uid: meta.uid(), gid: meta.gid() };
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o611)).unwrap();
         assert!(owner.can_enter(&inner).is_err());
     }

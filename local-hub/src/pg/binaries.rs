@@ -48,11 +48,7 @@ fn command(dir: &Path, program: &str, account: Option<Account>) -> Command {
         .current_dir("/")
         .stdin(Stdio::null());
     // A relocated tree carries its own libpq, which the loader does not find by itself.
-    if let Some(lib) = dir
-        .parent()
-        .map(|p| p.join("lib"))
-        .filter(|lib| carries_libpq(lib))
-    {
+    if let Some(lib) = dir.parent().map(|p| p.join("lib")).filter(|lib| carries_libpq(lib)) {
         command.env("LD_LIBRARY_PATH", lib);
     }
     if let Some(account) = account {
@@ -77,11 +73,7 @@ pub(crate) struct Search {
 impl Search {
     pub(crate) fn new(explicit: Option<PathBuf>, account: Option<Account>) -> Search {
         Search {
-            explicit: explicit.or_else(|| {
-                std::env::var_os(ENV)
-                    .filter(|v| !v.is_empty())
-                    .map(PathBuf::from)
-            }),
+            explicit: explicit.or_else(|| std::env::var_os(ENV).filter(|v| !v.is_empty()).map(PathBuf::from)),
             path: std::env::var_os("PATH"),
             root: "/".into(),
             account,
@@ -92,22 +84,13 @@ impl Search {
     pub(crate) fn find(&self, what: &str, need: Option<u32>) -> Result<Binaries, PgError> {
         let fits = |major: u32| need.map_or(major >= MIN_MAJOR, |n| n == major);
         let misfit = |have: Vec<String>, looked: Vec<String>| match need {
-            Some(need) => PgError::WrongMajor {
-                what: what.to_owned(),
-                need,
-                have,
-            },
-            None => PgError::NoPostgres {
-                min: MIN_MAJOR,
-                looked,
-            },
+            Some(need) => PgError::WrongMajor { what: what.to_owned(), need, have },
+            None => PgError::NoPostgres { min: MIN_MAJOR, looked },
         };
         if let Some(dir) = &self.explicit {
             let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-            let (version, text) = self.prove(&dir).map_err(|reason| PgError::BinUnusable {
-                dir: dir.clone(),
-                reason,
-            })?;
+            let (version, text) =
+                self.prove(&dir).map_err(|reason| PgError::BinUnusable { dir: dir.clone(), reason })?;
             if need.is_none() && !fits(version.0) {
                 let reason = format!("it is version {text}; psn needs {MIN_MAJOR} or later");
                 return Err(PgError::BinUnusable { dir, reason });
@@ -137,13 +120,7 @@ impl Search {
     }
 
     fn binaries(&self, dir: PathBuf, major: u32, version: String, layer: Layer) -> Binaries {
-        Binaries {
-            dir,
-            major,
-            version,
-            layer,
-            account: self.account,
-        }
+        Binaries { dir, major, version, layer, account: self.account }
     }
 
     /// Runs it, as the account that will: a missing shared library or a folder closed to it shows here.
@@ -153,21 +130,14 @@ impl Search {
                 return Err(format!("there is no {program}"));
             }
         }
-        let out = command(dir, "postgres", self.account)
-            .arg("--version")
-            .output()
-            .map_err(|e| match self.account {
-                Some(a) => format!("postgres cannot be run as account {}: {e}", a.uid),
-                None => format!("postgres cannot be run: {e}"),
-            })?;
+        let out = command(dir, "postgres", self.account).arg("--version").output().map_err(|e| match self.account {
+            Some(a) => format!("postgres cannot be run as account {}: {e}", a.uid),
+            None => format!("postgres cannot be run: {e}"),
+        })?;
         let said = String::from_utf8_lossy(&out.stdout);
         if !out.status.success() {
             let stderr = String::from_utf8_lossy(&out.stderr);
-            return Err(format!(
-                "postgres --version failed ({}): {}",
-                out.status,
-                stderr.trim()
-            ));
+            return Err(format!("postgres --version failed ({}): {}", out.status, stderr.trim()));
         }
         parse_version(&said).ok_or_else(|| format!("postgres --version said {:?}", said.trim()))
     }
@@ -190,33 +160,19 @@ impl Search {
             dirs.extend(std::env::split_paths(path));
         }
         for (base, prefix, tail) in Self::patterns() {
-            let entries = fs::read_dir(self.root.join(base))
-                .into_iter()
-                .flatten()
-                .flatten();
+            let entries = fs::read_dir(self.root.join(base)).into_iter().flatten().flatten();
             dirs.extend(
-                entries
-                    .filter(|e| e.file_name().to_string_lossy().starts_with(prefix))
-                    .map(|e| e.path().join(tail)),
+                entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix)).map(|e| e.path().join(tail)),
             );
         }
-        for dir in [
-            "usr/local/pgsql/bin",
-            "usr/libexec/postgresql",
-            "run/current-system/sw/bin",
-        ] {
+        for dir in ["usr/local/pgsql/bin", "usr/libexec/postgresql", "run/current-system/sw/bin"] {
             dirs.push(self.root.join(dir));
         }
         // The PATH often holds links to what is found again below; Postgres finds its files from where the link points.
         let mut seen = BTreeSet::new();
         dirs.into_iter()
             .filter(|d| d.is_absolute())
-            .filter_map(|d| {
-                fs::canonicalize(d.join("postgres"))
-                    .ok()?
-                    .parent()
-                    .map(Path::to_owned)
-            })
+            .filter_map(|d| fs::canonicalize(d.join("postgres")).ok()?.parent().map(Path::to_owned))
             .filter(|d| seen.insert(d.clone()))
             .collect()
     }
@@ -224,12 +180,7 @@ impl Search {
     fn looked(&self) -> Vec<String> {
         let mut looked = vec!["PATH".to_owned()];
         looked.extend(Self::patterns().map(|(base, prefix, tail)| {
-            self.root
-                .join(base)
-                .join(format!("{prefix}*"))
-                .join(tail)
-                .display()
-                .to_string()
+            self.root.join(base).join(format!("{prefix}*")).join(tail).display().to_string()
         }));
         looked
     }
@@ -240,11 +191,7 @@ fn parse_version(said: &str) -> Option<((u32, u32), String)> {
     let text = said.split_whitespace().nth(2)?;
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     let major = numbers.next()?.parse().ok()?;
-    let minor = if text.contains('.') {
-        numbers.next()?.parse().ok()?
-    } else {
-        0
-    };
+    let minor = if text.contains('.') { numbers.next()?.parse().ok()? } else { 0 };
     Some(((major, minor), text.to_owned()))
 }
 
@@ -267,21 +214,13 @@ mod tests {
     }
 
     fn search(root: &Path) -> Search {
-        Search {
-            explicit: None,
-            path: None,
-            root: root.to_owned(),
-            account: None,
-        }
+        Search { explicit: None, path: None, root: root.to_owned(), account: None }
     }
 
     #[test]
     fn versions_are_read() {
         let v = |s| parse_version(s).map(|v| v.0);
-        assert_eq!(
-            v("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"),
-            Some((15, 18))
-        );
+        assert_eq!(v("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some((15, 18)));
         assert_eq!(v("postgres (PostgreSQL) 19beta1"), Some((19, 0)));
         assert_eq!(v("postgres (PostgreSQL) devel"), None);
         assert_eq!(v(""), None);
@@ -294,10 +233,7 @@ mod tests {
         version(&lib.join("15/bin"), "15.18");
         version(&lib.join("16/bin"), "16.4");
         version(&lib.join("9.6/bin"), "9.6.24");
-        fake(
-            &lib.join("17/bin"),
-            "echo 'libicu.so: not found' >&2; exit 127",
-        );
+        fake(&lib.join("17/bin"), "echo 'libicu.so: not found' >&2; exit 127");
         version(&root.path().join("usr/pgsql-16/bin"), "16.10");
         let found = search(root.path()).find("x", None).unwrap();
         assert_eq!((found.major, found.version.as_str()), (16, "16.10"));
@@ -311,14 +247,9 @@ mod tests {
         version(&root.path().join("usr/lib/postgresql/15/bin"), "15.18");
         version(&root.path().join("usr/lib/postgresql/17/bin"), "17.2");
         assert_eq!(search(root.path()).find("x", Some(15)).unwrap().major, 15);
-        let error = search(root.path())
-            .find("cluster x", Some(16))
-            .err()
-            .unwrap();
+        let error = search(root.path()).find("cluster x", Some(16)).err().unwrap();
         assert_eq!(error.code(), "local.postgres-wrong-major");
-        assert!(
-            error.to_string().contains("Postgres 16") && error.to_string().contains("15.18, 17.2")
-        );
+        assert!(error.to_string().contains("Postgres 16") && error.to_string().contains("15.18, 17.2"));
         assert!(error.fix()[0].ends_with("16") || error.fix()[0].contains("16-server"));
     }
 
@@ -340,10 +271,7 @@ mod tests {
     fn an_explicit_folder_is_used_or_refused_but_never_passed_over() {
         let root = tempfile::tempdir().unwrap();
         version(&root.path().join("usr/lib/postgresql/17/bin"), "17.2");
-        let with = |dir: &Path| Search {
-            explicit: Some(dir.to_owned()),
-            ..search(root.path())
-        };
+        let with = |dir: &Path| Search { explicit: Some(dir.to_owned()), ..search(root.path()) };
         let own = root.path().join("own");
         let reason = |s: Search| match s.find("x", None) {
             Err(PgError::BinUnusable { reason, .. }) => reason,
@@ -369,12 +297,7 @@ mod tests {
         let links = root.path().join("links");
         fs::create_dir(&links).unwrap();
         std::os::unix::fs::symlink(real.join("postgres"), links.join("postgres")).unwrap();
-        let found = Search {
-            path: Some(links.into()),
-            ..search(root.path())
-        }
-        .find("x", None)
-        .unwrap();
+        let found = Search { path: Some(links.into()), ..search(root.path()) }.find("x", None).unwrap();
         assert_eq!(found.dir, fs::canonicalize(real).unwrap());
     }
 }

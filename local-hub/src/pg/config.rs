@@ -28,22 +28,13 @@ impl Network<'_> {
 }
 
 /// Written at each start, so that a newer psn's settings apply to older clusters.
-pub(crate) fn write(
-    place: &Place,
-    network: Network<'_>,
-    socket_dir: &Path,
-    major: u32,
-) -> Result<(), PgError> {
+pub(crate) fn write(place: &Place, network: Network<'_>, socket_dir: &Path, major: u32) -> Result<(), PgError> {
     let put = |name: &str, text: String| {
         let file = place.dir.join(name);
         // No secrets inside; the servers' account must read it.
-        files::write_atomic(&file, text.as_bytes(), 0o644)
-            .map_err(PgError::io("could not write", &file))
+        files::write_atomic(&file, text.as_bytes(), 0o644).map_err(PgError::io("could not write", &file))
     };
-    put(
-        "postgresql.conf",
-        settings(place, network, socket_dir, major),
-    )?;
+    put("postgresql.conf", settings(place, network, socket_dir, major))?;
     put("pg_hba.conf", hba(network))?;
     put("pg_ident.conf", String::new())
 }
@@ -55,13 +46,7 @@ fn settings(place: &Place, network: Network<'_>, socket_dir: &Path, major: u32) 
         ("cluster_name", quote(&place.name)),
         ("port", network.port().to_string()),
         // A list setting: its one element is quoted once more, so that commas and spaces are part of it.
-        (
-            "unix_socket_directories",
-            quote(&format!(
-                "\"{}\"",
-                socket_dir.to_string_lossy().replace('"', "\"\"")
-            )),
-        ),
+        ("unix_socket_directories", quote(&format!("\"{}\"", socket_dir.to_string_lossy().replace('"', "\"\"")))),
         ("unix_socket_permissions", "0700".into()),
         ("password_encryption", quote("scram-sha-256")),
         // Small: several clusters share one person's machine.
@@ -91,11 +76,7 @@ fn settings(place: &Place, network: Network<'_>, socket_dir: &Path, major: u32) 
         ("log_error_verbosity", "terse".into()),
         ("log_min_duration_statement", "-1".into()),
     ];
-    let shared_memory = if Path::new("/dev/shm").is_dir() {
-        "posix"
-    } else {
-        "mmap"
-    };
+    let shared_memory = if Path::new("/dev/shm").is_dir() { "posix" } else { "mmap" };
     if cfg!(target_os = "linux") {
         set.push(("dynamic_shared_memory_type", shared_memory.into()));
         // After a crash one syncfs instead of an fsync for each of 1,200 files: 0.2 s instead of 2 to 4 s.
@@ -122,9 +103,7 @@ fn settings(place: &Place, network: Network<'_>, socket_dir: &Path, major: u32) 
 }
 
 fn hba(network: Network<'_>) -> String {
-    let mut text = String::from(
-        "# Written by psn at each start: changes are lost.\nlocal all all scram-sha-256\n",
-    );
+    let mut text = String::from("# Written by psn at each start: changes are lost.\nlocal all all scram-sha-256\n");
     if let Network::Loopback { .. } = network {
         text.push_str(&format!(
             "hostnossl all all all reject\n\

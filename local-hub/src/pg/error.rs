@@ -5,35 +5,18 @@ use std::path::{Path, PathBuf};
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum PgError {
-    #[error(
-        "no Postgres server of version {min} or later was found (looked in: {})",
-        list(looked)
-    )]
+    #[error("no Postgres server of version {min} or later was found (looked in: {})", list(looked))]
     NoPostgres { min: u32, looked: Vec<String> },
     #[error("{} holds no usable Postgres: {reason}", dir.display())]
     BinUnusable { dir: PathBuf, reason: String },
-    #[error(
-        "{what} was made by Postgres {need}, but {} here; its data is untouched",
-        found(have)
-    )]
-    WrongMajor {
-        what: String,
-        need: u32,
-        have: Vec<String>,
-    },
-    #[error(
-        "psn runs as root, Postgres refuses to, and none of the accounts {} exists",
-        list(tried)
-    )]
+    #[error("{what} was made by Postgres {need}, but {} here; its data is untouched", found(have))]
+    WrongMajor { what: String, need: u32, have: Vec<String> },
+    #[error("psn runs as root, Postgres refuses to, and none of the accounts {} exists", list(tried))]
     NoAccount { tried: Vec<String> },
     #[error("{} (mode {mode:o}) cannot be entered by account {uid}, which runs Postgres because psn runs as root", path.display())]
     NotEnterable { path: PathBuf, mode: u32, uid: u32 },
     #[error("port {port} of {what} is taken{}", holder.as_deref().map(|h| format!(" by {h}")).unwrap_or_default())]
-    PortTaken {
-        what: String,
-        port: u16,
-        holder: Option<String>,
-    },
+    PortTaken { what: String, port: u16, holder: Option<String> },
     #[error("no free port between {from} and {to} on 127.0.0.1")]
     NoFreePort { from: u16, to: u16 },
     #[error("{} cannot be the folder of a Postgres cluster: {reason}", path.display())]
@@ -47,23 +30,11 @@ pub enum PgError {
     #[error("{} is not a private folder of account {uid}; it was not used", path.display())]
     SocketDir { path: PathBuf, uid: u32 },
     #[error("{tool} failed ({status}): {output}")]
-    Tool {
-        tool: &'static str,
-        status: String,
-        output: String,
-    },
+    Tool { tool: &'static str, status: String, output: String },
     #[error("Postgres of {id} ended while starting ({status}); its log says: {log}")]
-    StartFailed {
-        id: String,
-        status: String,
-        log: String,
-    },
+    StartFailed { id: String, status: String, log: String },
     #[error("Postgres of {id} was not ready after {seconds} s; its log says: {log}")]
-    StartTimeout {
-        id: String,
-        seconds: u64,
-        log: String,
-    },
+    StartTimeout { id: String, seconds: u64, log: String },
     #[error("Postgres of {id} (process {pid}) does not stop")]
     StopTimeout { id: String, pid: u32 },
     #[error("another psn has held {} for more than {seconds} s", path.display())]
@@ -71,11 +42,7 @@ pub enum PgError {
     #[error("the generated certificate could not be made: {0}")]
     Tls(#[from] rcgen::Error),
     #[error("{doing} {}: {source}", path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 fn list(items: &[String]) -> String {
@@ -83,20 +50,12 @@ fn list(items: &[String]) -> String {
 }
 
 fn found(have: &[String]) -> String {
-    if have.is_empty() {
-        "no Postgres server is".into()
-    } else {
-        format!("only {} is", have.join(", "))
-    }
+    if have.is_empty() { "no Postgres server is".into() } else { format!("only {} is", have.join(", ")) }
 }
 
 impl PgError {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PgError {
-        move |source| PgError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| PgError::Io { doing, path: path.to_owned(), source }
     }
 
     /// Stable; documented in docs/errors.md.
@@ -143,9 +102,7 @@ impl PgError {
                 "PSN_PG_BIN=/path/to/postgres/bin psn local up".to_owned(),
                 "psn local reset".to_owned(),
             ],
-            PgError::NoAccount { .. } => {
-                s(&["useradd --system psn", "run psn as an ordinary user"])
-            }
+            PgError::NoAccount { .. } => s(&["useradd --system psn", "run psn as an ordinary user"]),
             PgError::NotEnterable { .. } => s(&["PSN_HOME=/var/lib/psn psn local up"]),
             PgError::PortTaken { .. } => s(&["psn local up --new-ports"]),
             PgError::NoFreePort { .. } => s(&["psn local down", "psn local up"]),
@@ -154,17 +111,13 @@ impl PgError {
             }
             PgError::BadId { .. } | PgError::NoCluster { .. } => s(&["psn local status"]),
             PgError::NotACluster { .. } => s(&["psn local reset"]),
-            PgError::StartFailed { .. }
-            | PgError::StartTimeout { .. }
-            | PgError::StopTimeout { .. } => {
+            PgError::StartFailed { .. } | PgError::StartTimeout { .. } | PgError::StopTimeout { .. } => {
                 s(&["psn local logs", "psn local down", "psn local up"])
             }
             PgError::Busy { .. } => s(&["psn local status", "psn local down"]),
-            PgError::Tool { .. } | PgError::Tls(_) | PgError::Io { .. } => s(&[
-                "psn local logs",
-                "df -h",
-                "PSN_HOME=/path/to/another/folder psn local up",
-            ]),
+            PgError::Tool { .. } | PgError::Tls(_) | PgError::Io { .. } => {
+                s(&["psn local logs", "df -h", "PSN_HOME=/path/to/another/folder psn local up"])
+            }
         }
     }
 }

@@ -36,10 +36,7 @@ impl Init<'_> {
         let template = self.template().await?;
         let unfinished = self.begin(dir).await?;
         let mut copy = Command::new("cp");
-        copy.args(["-R", "-p"])
-            .arg(template.join("."))
-            .arg(&unfinished)
-            .current_dir("/");
+        copy.args(["-R", "-p"]).arg(template.join(".")).arg(&unfinished).current_dir("/");
         if let Some(a) = self.account {
             copy.uid(a.uid).gid(a.gid);
         }
@@ -51,16 +48,11 @@ impl Init<'_> {
     async fn template(&self) -> Result<PathBuf, PgError> {
         let dir = template_dir(self.pg_dir, self.binaries.major);
         let data = dir.join("data");
-        let lock_file = self
-            .locks
-            .join(format!("template-{}.lock", self.binaries.major));
+        let lock_file = self.locks.join(format!("template-{}.lock", self.binaries.major));
         let _lock = FileLock::acquire(&lock_file, TEMPLATE_PATIENCE)
             .await
             .map_err(PgError::io("could not lock", &lock_file))?
-            .ok_or(PgError::Busy {
-                path: lock_file,
-                seconds: TEMPLATE_PATIENCE.as_secs(),
-            })?;
+            .ok_or(PgError::Busy { path: lock_file, seconds: TEMPLATE_PATIENCE.as_secs() })?;
         if data.join("PG_VERSION").is_file() {
             return Ok(data);
         }
@@ -78,29 +70,13 @@ impl Init<'_> {
     }
 
     async fn initdb(&self, data: &Path) -> Result<(), PgError> {
-        let secret = SecretFile::write(
-            &self
-                .pg_dir
-                .join(format!(".password-{}", std::process::id())),
-            self,
-        )?;
+        let secret = SecretFile::write(&self.pg_dir.join(format!(".password-{}", std::process::id())), self)?;
         let mut initdb = self.binaries.command("initdb");
         initdb
             .arg("-D")
             .arg(data)
-            .args([
-                "-U",
-                SUPERUSER,
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-            ])
-            .args([
-                "--data-checksums",
-                "--no-sync",
-                "--no-instructions",
-                WAL_SEGMENT,
-            ])
+            .args(["-U", SUPERUSER, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
+            .args(["--data-checksums", "--no-sync", "--no-instructions", WAL_SEGMENT])
             .arg("--pwfile")
             .arg(&secret.0);
         if self.binaries.major >= 17 {
@@ -119,10 +95,7 @@ impl Init<'_> {
             }
         }
         let unfinished = dir.join(format!("{UNFINISHED}{}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&unfinished)
-            .map_err(PgError::io("could not make", &unfinished))?;
+        DirBuilder::new().mode(0o700).create(&unfinished).map_err(PgError::io("could not make", &unfinished))?;
         hand_over(&unfinished, self.account)?;
         Ok(unfinished)
     }
@@ -134,9 +107,7 @@ impl Init<'_> {
             sync(&unfinished).map_err(PgError::io("could not flush", &unfinished))?;
             let data = dir.join("data");
             fs::rename(&unfinished, &data).map_err(PgError::io("could not name", &data))?;
-            File::open(&dir)
-                .and_then(|d| d.sync_all())
-                .map_err(PgError::io("could not flush", &dir))
+            File::open(&dir).and_then(|d| d.sync_all()).map_err(PgError::io("could not flush", &dir))
         })
         .await
     }
@@ -148,17 +119,9 @@ pub(crate) fn template_dir(pg_dir: &Path, major: u32) -> PathBuf {
 
 /// The template holds the superuser's password, so a new password needs new templates.
 pub(crate) fn forget_templates(pg_dir: &Path) -> Result<(), PgError> {
-    for entry in fs::read_dir(pg_dir)
-        .map_err(PgError::io("could not read", pg_dir))?
-        .flatten()
-    {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with("_template-")
-        {
-            files::remove_dir(&entry.path())
-                .map_err(PgError::io("could not delete", &entry.path()))?;
+    for entry in fs::read_dir(pg_dir).map_err(PgError::io("could not read", pg_dir))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("_template-") {
+            files::remove_dir(&entry.path()).map_err(PgError::io("could not delete", &entry.path()))?;
         }
     }
     Ok(())
@@ -177,8 +140,7 @@ impl SecretFile {
             .open(path)
             .map_err(PgError::io("could not make", path))?;
         let secret = SecretFile(path.to_owned());
-        file.write_all(init.password.as_bytes())
-            .map_err(PgError::io("could not write", path))?;
+        file.write_all(init.password.as_bytes()).map_err(PgError::io("could not write", path))?;
         hand_over(path, init.account)?;
         Ok(secret)
     }

@@ -127,26 +127,15 @@ impl Clusters {
         files::make_dir(&tls_dir, 0o755).map_err(PgError::io("could not make", &tls_dir))?;
         // The same cluster must look the same to every psn, whichever link it came through.
         let pg_dir = fs::canonicalize(&dir).map_err(PgError::io("could not look at", &dir))?;
-        let tls_dir =
-            fs::canonicalize(&tls_dir).map_err(PgError::io("could not look at", &tls_dir))?;
+        let tls_dir = fs::canonicalize(&tls_dir).map_err(PgError::io("could not look at", &tls_dir))?;
         let locks = pg_dir.join(LOCKS);
         files::make_dir(&locks, 0o700).map_err(PgError::io("could not make", &locks))?;
         let account = Account::for_servers(&pg_dir)?;
         Tls::ensure(&tls_dir, account)?;
         let password = superuser_password(home, &pg_dir)?;
         remove_deleted(&pg_dir)?;
-        let inner = Inner {
-            pg_dir,
-            locks,
-            tls_dir,
-            account,
-            password,
-            options,
-            running: Mutex::default(),
-        };
-        Ok(Clusters {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { pg_dir, locks, tls_dir, account, password, options, running: Mutex::default() };
+        Ok(Clusters { inner: Arc::new(inner) })
     }
 
     /// The cluster of the services' own state: private socket only, no TCP. Made at first, then attached to or started.
@@ -187,17 +176,13 @@ impl Clusters {
             blocking(move || {
                 // Renamed first: a crash while deleting must not leave half a cluster under its name.
                 let doomed = pg_dir.join(format!("{DELETED}{}-{}", place.id, std::process::id()));
-                fs::rename(&place.dir, &doomed)
-                    .map_err(PgError::io("could not rename", &place.dir))?;
+                fs::rename(&place.dir, &doomed).map_err(PgError::io("could not rename", &place.dir))?;
                 place.remove_outside()?;
                 files::remove_dir(&doomed).map_err(PgError::io("could not delete", &doomed))
             })
             .await?;
         }
-        lock.remove().map_err(PgError::io(
-            "could not delete the lock of",
-            &self.inner.locks,
-        ))
+        lock.remove().map_err(PgError::io("could not delete the lock of", &self.inner.locks))
     }
 
     /// A cluster that was started or attached to through this value and still runs.
@@ -227,11 +212,8 @@ impl Clusters {
                 _ = certificate.tick() => true,
                 _ = servers.tick() => false,
             };
-            let known: Vec<(String, bool)> = self
-                .running()
-                .values()
-                .map(|info| (info.id.clone(), alive(info.pid)))
-                .collect();
+            let known: Vec<(String, bool)> =
+                self.running().values().map(|info| (info.id.clone(), alive(info.pid))).collect();
             for (id, alive) in known {
                 if alive && !renew {
                     continue;
@@ -261,12 +243,7 @@ impl Clusters {
         self.bring_up_locked(id, make, &lock).await
     }
 
-    async fn bring_up_locked(
-        &self,
-        id: &str,
-        make: bool,
-        _lock: &FileLock,
-    ) -> Result<ClusterInfo, PgError> {
+    async fn bring_up_locked(&self, id: &str, make: bool, _lock: &FileLock) -> Result<ClusterInfo, PgError> {
         let inner = &self.inner;
         let place = self.place(id)?;
         let major = place.major()?;
@@ -283,10 +260,9 @@ impl Clusters {
             _ => Network::Loopback { port, tls: &tls },
         };
         let recorded = place.record()?;
-        if let (Some(major), Some(running)) = (
-            major,
-            server::attach(&place, network(recorded.map_or(0, |r| r.port))).await?,
-        ) {
+        if let (Some(major), Some(running)) =
+            (major, server::attach(&place, network(recorded.map_or(0, |r| r.port))).await?)
+        {
             return Ok(self.remember(&place, running, major));
         }
 
@@ -350,11 +326,7 @@ impl Clusters {
     }
 
     async fn lock(&self, id: &str) -> Result<FileLock, PgError> {
-        lock(
-            &self.inner.locks.join(format!("{id}.lock")),
-            CLUSTER_PATIENCE,
-        )
-        .await
+        lock(&self.inner.locks.join(format!("{id}.lock")), CLUSTER_PATIENCE).await
     }
 
     async fn short_lock(&self, name: &str) -> Result<FileLock, PgError> {
@@ -363,10 +335,7 @@ impl Clusters {
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, ClusterInfo>> {
         // A map of finished values: a panic elsewhere leaves it whole.
-        self.inner
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -377,21 +346,14 @@ async fn lock(path: &Path, patience: Duration) -> Result<FileLock, PgError> {
     FileLock::acquire(path, patience)
         .await
         .map_err(PgError::io("could not lock", path))?
-        .ok_or_else(|| PgError::Busy {
-            path: path.to_owned(),
-            seconds: patience.as_secs(),
-        })
+        .ok_or_else(|| PgError::Busy { path: path.to_owned(), seconds: patience.as_secs() })
 }
 
 /// What a crash while deleting left.
 fn remove_deleted(pg_dir: &Path) -> Result<(), PgError> {
-    for entry in fs::read_dir(pg_dir)
-        .map_err(PgError::io("could not read", pg_dir))?
-        .flatten()
-    {
+    for entry in fs::read_dir(pg_dir).map_err(PgError::io("could not read", pg_dir))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(DELETED) {
-            files::remove_dir(&entry.path())
-                .map_err(PgError::io("could not delete", &entry.path()))?;
+            files::remove_dir(&entry.path()).map_err(PgError::io("could not delete", &entry.path()))?;
         }
     }
     Ok(())
@@ -405,8 +367,7 @@ fn superuser_password(home: &Path, pg_dir: &Path) -> Result<Arc<str>, PgError> {
     }
     init::forget_templates(pg_dir)?;
     let fresh = crate::tokens::generate("", 32);
-    files::write_atomic(&file, fresh.as_bytes(), 0o600)
-        .map_err(PgError::io("could not write", &file))?;
+    files::write_atomic(&file, fresh.as_bytes(), 0o600).map_err(PgError::io("could not write", &file))?;
     Ok(fresh.into())
 }
 
@@ -420,9 +381,7 @@ fn canonical_pg_dir(home: &Path) -> Option<PathBuf> {
 }
 
 pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
-    let places = canonical_pg_dir(home)
-        .map(|dir| place::all(&dir))
-        .unwrap_or_default();
+    let places = canonical_pg_dir(home).map(|dir| place::all(&dir)).unwrap_or_default();
     places
         .into_iter()
         .map(|place| Summary {
@@ -438,11 +397,7 @@ pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
 /// The ports of all clusters, also those that do not run.
 pub(crate) fn recorded_ports(pg_dir: &Path) -> BTreeSet<u16> {
     let places = place::all(pg_dir);
-    places
-        .iter()
-        .filter_map(|p| p.record().ok().flatten())
-        .map(|r| r.port)
-        .collect()
+    places.iter().filter_map(|p| p.record().ok().flatten()).map(|r| r.port).collect()
 }
 
 /// New numbers for recorded ports that strangers listen on. For a Home whose daemon does not run.
@@ -467,9 +422,7 @@ pub(crate) async fn stop_home(home: &Path) -> Result<bool, PgError> {
 
 /// The sockets' folders that lie outside of the Home.
 pub(crate) fn remove_outside(home: &Path) -> Result<(), PgError> {
-    let places = canonical_pg_dir(home)
-        .map(|dir| place::all(&dir))
-        .unwrap_or_default();
+    let places = canonical_pg_dir(home).map(|dir| place::all(&dir)).unwrap_or_default();
     places.iter().try_for_each(Place::remove_outside)
 }
 

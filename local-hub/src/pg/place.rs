@@ -46,24 +46,14 @@ impl Place {
     /// `pg_dir` is canonical: the same cluster must look the same to every psn.
     pub(crate) fn new(pg_dir: &Path, id: &str) -> Result<Place, PgError> {
         let dir = pg_dir.join(id);
-        let unusable = |reason| PgError::UnusablePath {
-            path: dir.clone(),
-            reason,
-        };
-        let text = dir
-            .to_str()
-            .ok_or_else(|| unusable("its name is not UTF-8"))?;
+        let unusable = |reason| PgError::UnusablePath { path: dir.clone(), reason };
+        let text = dir.to_str().ok_or_else(|| unusable("its name is not UTF-8"))?;
         if text.chars().any(char::is_control) {
             return Err(unusable("its name has control characters"));
         }
         let name = format!("psn-{}", &hex::encode(Sha256::digest(text))[..16]);
         let mark = Mark::new(text, &name);
-        Ok(Place {
-            id: id.to_owned(),
-            dir,
-            name,
-            mark,
-        })
+        Ok(Place { id: id.to_owned(), dir, name, mark })
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -124,10 +114,7 @@ impl Place {
             return Ok(dir);
         }
         // Ours, from a crash between making it and handing it over.
-        if meta.is_dir()
-            && meta.uid() == rustix::process::geteuid().as_raw()
-            && meta.mode() & 0o077 == 0
-        {
+        if meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0 {
             hand_over(&dir, account)?;
             return Ok(dir);
         }
@@ -147,19 +134,14 @@ impl Place {
 pub(crate) fn hand_over(path: &Path, account: Option<Account>) -> Result<(), PgError> {
     match account {
         None => Ok(()),
-        Some(a) => {
-            lchown(path, Some(a.uid), Some(a.gid)).map_err(PgError::io("could not hand over", path))
-        }
+        Some(a) => lchown(path, Some(a.uid), Some(a.gid)).map_err(PgError::io("could not hand over", path)),
     }
 }
 
 pub(crate) fn check_id(id: &str) -> Result<(), PgError> {
     let ok = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(ok) || id.starts_with('-') {
-        return Err(PgError::BadId {
-            id: id.to_owned(),
-            max: ID_MAX,
-        });
+        return Err(PgError::BadId { id: id.to_owned(), max: ID_MAX });
     }
     Ok(())
 }
@@ -171,8 +153,7 @@ pub(crate) fn all(pg_dir: &Path) -> Vec<Place> {
         .filter_map(|e| {
             let id = e.file_name().into_string().ok()?;
             let known = id == super::CONTROL || check_id(&id).is_ok();
-            (known && e.file_type().ok()?.is_dir() && id != super::LOCKS)
-                .then(|| Place::new(pg_dir, &id).ok())?
+            (known && e.file_type().ok()?.is_dir() && id != super::LOCKS).then(|| Place::new(pg_dir, &id).ok())?
         })
         .collect();
     places.sort_by(|a, b| a.id.cmp(&b.id));
@@ -180,19 +161,14 @@ pub(crate) fn all(pg_dir: &Path) -> Vec<Place> {
 }
 
 /// A recorded port that a stranger took gets a new number. For clusters that do not run.
-pub(crate) fn renew_taken_port(
-    place: &Place,
-    reserved: &std::collections::BTreeSet<u16>,
-) -> Result<(), PgError> {
+pub(crate) fn renew_taken_port(place: &Place, reserved: &std::collections::BTreeSet<u16>) -> Result<(), PgError> {
     let Some(record) = place.record()? else {
         return Ok(());
     };
     if port::is_free(record.port) || !place.mark.processes().is_empty() {
         return Ok(());
     }
-    place.write_record(Record {
-        port: port::free(reserved)?,
-    })
+    place.write_record(Record { port: port::free(reserved)? })
 }
 
 #[cfg(test)]
@@ -205,22 +181,8 @@ mod tests {
         for good in ["a", "psn-hub-7f3a", "cool-sound-12345678", "0"] {
             check_id(good).unwrap();
         }
-        for bad in [
-            "",
-            "-a",
-            "A",
-            "a_b",
-            "../x",
-            "a/b",
-            "_control",
-            ".",
-            &"x".repeat(64),
-        ] {
-            assert_eq!(
-                check_id(bad).unwrap_err().code(),
-                "local.cluster-name",
-                "{bad}"
-            );
+        for bad in ["", "-a", "A", "a_b", "../x", "a/b", "_control", ".", &"x".repeat(64)] {
+            assert_eq!(check_id(bad).unwrap_err().code(), "local.cluster-name", "{bad}");
         }
     }
 
@@ -229,10 +191,7 @@ mod tests {
         let short = Place::new(Path::new("/var/lib/psn/local-hub/pg"), "x").unwrap();
         assert_eq!(short.socket_dir(), short.dir.join("s"));
         let deep = PathBuf::from(format!("/{}", "d".repeat(120)));
-        let (a, b) = (
-            Place::new(&deep, "a").unwrap(),
-            Place::new(&deep, "b").unwrap(),
-        );
+        let (a, b) = (Place::new(&deep, "a").unwrap(), Place::new(&deep, "b").unwrap());
         assert!(a.socket_dir().starts_with("/tmp"));
         assert_ne!(a.socket_dir(), b.socket_dir());
         assert!(a.socket_dir().as_os_str().len() + LONGEST_SOCKET_NAME.len() < 104);
@@ -246,16 +205,10 @@ mod tests {
         place.make_socket_dir(None).unwrap();
         place.make_socket_dir(None).unwrap();
         fs::set_permissions(place.socket_dir(), fs::Permissions::from_mode(0o750)).unwrap();
-        assert_eq!(
-            place.make_socket_dir(None).unwrap_err().code(),
-            "local.socket-folder"
-        );
+        assert_eq!(place.make_socket_dir(None).unwrap_err().code(), "local.socket-folder");
         fs::remove_dir(place.socket_dir()).unwrap();
         std::os::unix::fs::symlink(&place.dir, place.socket_dir()).unwrap();
-        assert_eq!(
-            place.make_socket_dir(None).unwrap_err().code(),
-            "local.socket-folder"
-        );
+        assert_eq!(place.make_socket_dir(None).unwrap_err().code(), "local.socket-folder");
     }
 
     #[test]

@@ -34,11 +34,7 @@ pub(crate) fn is_free(port: u16) -> bool {
 }
 
 pub(crate) fn taken(what: impl Into<String>, port: u16) -> PgError {
-    PgError::PortTaken {
-        what: what.into(),
-        port,
-        holder: holder(port),
-    }
+    PgError::PortTaken { what: what.into(), port, holder: holder(port) }
 }
 
 /// The program that listens on the port, where the system tells (Linux, for processes that this account may look at).
@@ -48,17 +44,10 @@ fn holder(port: u16) -> Option<String> {
         .find_map(|table| listening_inode(&fs::read_to_string(table).ok()?, port))?;
     let socket = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
             continue;
         };
-        let fds = fs::read_dir(entry.path().join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let fds = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
         for fd in fds {
             if fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()) {
                 let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

@@ -22,16 +22,11 @@ pub(crate) struct Mark {
 
 impl Mark {
     pub(crate) fn new(config_dir: &str, cluster_name: &str) -> Mark {
-        Mark {
-            postmaster: format!(" -D {config_dir}"),
-            child: format!("postgres: {cluster_name}: "),
-        }
+        Mark { postmaster: format!(" -D {config_dir}"), child: format!("postgres: {cluster_name}: ") }
     }
 
     fn fits(&self, process: &Process) -> bool {
-        !process.zombie
-            && (process.command.ends_with(&self.postmaster)
-                || process.command.starts_with(&self.child))
+        !process.zombie && (process.command.ends_with(&self.postmaster) || process.command.starts_with(&self.child))
     }
 
     /// Whether `pid` lives and is this cluster's. A zombie is dead: it still answers kill(pid, 0), and Postgres would
@@ -41,11 +36,7 @@ impl Mark {
     }
 
     pub(crate) fn processes(&self) -> Vec<u32> {
-        all()
-            .iter()
-            .filter(|p| self.fits(p))
-            .map(|p| p.pid)
-            .collect()
+        all().iter().filter(|p| self.fits(p)).map(|p| p.pid).collect()
     }
 }
 
@@ -71,11 +62,7 @@ fn has_proc() -> bool {
 }
 
 fn look(pid: u32) -> Option<Process> {
-    if has_proc() {
-        from_proc(pid)
-    } else {
-        ps(&["-p", &pid.to_string()]).pop()
-    }
+    if has_proc() { from_proc(pid) } else { ps(&["-p", &pid.to_string()]).pop() }
 }
 
 fn all() -> Vec<Process> {
@@ -83,9 +70,7 @@ fn all() -> Vec<Process> {
         return ps(&["-ax"]);
     }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|e| from_proc(e.file_name().to_str()?.parse().ok()?))
-        .collect()
+    entries.filter_map(|e| from_proc(e.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 fn from_proc(pid: u32) -> Option<Process> {
@@ -93,14 +78,8 @@ fn from_proc(pid: u32) -> Option<Process> {
     // The name in parentheses may itself hold parentheses and spaces; the state follows the last one.
     let state = stat.rsplit(')').next()?.trim_start().chars().next()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command = String::from_utf8_lossy(&command)
-        .trim_end_matches('\0')
-        .replace('\0', " ");
-    Some(Process {
-        pid,
-        zombie: matches!(state, 'Z' | 'X'),
-        command,
-    })
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    Some(Process { pid, zombie: matches!(state, 'Z' | 'X'), command })
 }
 
 fn ps(which: &[&str]) -> Vec<Process> {
@@ -111,23 +90,13 @@ fn ps(which: &[&str]) -> Vec<Process> {
         .stderr(Stdio::null())
         .output();
     let Ok(out) = out else { return Vec::new() };
-    String::from_utf8_lossy(&out.stdout)
-        .lines()
-        .filter_map(parse_ps)
-        .collect()
+    String::from_utf8_lossy(&out.stdout).lines().filter_map(parse_ps).collect()
 }
 
 fn parse_ps(line: &str) -> Option<Process> {
     let (pid, rest) = line.trim_start().split_once(' ')?;
-    let (stat, command) = rest
-        .trim_start()
-        .split_once(' ')
-        .unwrap_or((rest.trim(), ""));
-    Some(Process {
-        pid: pid.parse().ok()?,
-        zombie: stat.starts_with('Z'),
-        command: command.trim().to_owned(),
-    })
+    let (stat, command) = rest.trim_start().split_once(' ').unwrap_or((rest.trim(), ""));
+    Some(Process { pid: pid.parse().ok()?, zombie: stat.starts_with('Z'), command: command.trim().to_owned() })
 }
 
 #[cfg(test)]
@@ -167,11 +136,7 @@ mod tests {
 
     #[test]
     fn the_children_are_known_by_their_title() {
-        let child = Process {
-            pid: 9,
-            zombie: false,
-            command: "postgres: psn-1a: checkpointer".into(),
-        };
+        let child = Process { pid: 9, zombie: false, command: "postgres: psn-1a: checkpointer".into() };
         assert!(Mark::new("/x", "psn-1a").fits(&child));
         assert!(!Mark::new("/x", "psn-1").fits(&child));
     }

@@ -62,10 +62,7 @@ pub(crate) struct Running {
 }
 
 /// The server if it runs, waiting for one that is on its way up or down.
-pub(crate) async fn attach(
-    place: &Place,
-    network: Network<'_>,
-) -> Result<Option<Running>, PgError> {
+pub(crate) async fn attach(place: &Place, network: Network<'_>) -> Result<Option<Running>, PgError> {
     let start = Instant::now();
     loop {
         let Some(found) = PidFile::read(place)? else {
@@ -81,10 +78,7 @@ pub(crate) async fn attach(
                 // It may have loaded the certificate before this one.
                 process::signal(found.pid, Signal::HUP);
             }
-            return Ok(Some(Running {
-                pid: found.pid,
-                port: found.port.unwrap_or(network.port()),
-            }));
+            return Ok(Some(Running { pid: found.pid, port: found.port.unwrap_or(network.port()) }));
         }
         if start.elapsed() > START_TIMEOUT {
             return Err(timeout(place, 0));
@@ -102,12 +96,7 @@ pub(crate) async fn start(
     end_leftovers(place).await?;
     let socket_dir = place.make_socket_dir(account)?;
     remove_stale_locks(place, &socket_dir, network.port())?;
-    let taken = || {
-        port::taken(
-            format!("the database server of {}", place.id),
-            network.port(),
-        )
-    };
+    let taken = || port::taken(format!("the database server of {}", place.id), network.port());
     let listens = matches!(network, Network::Loopback { .. });
     if listens && !port::is_free(network.port()) {
         return Err(taken());
@@ -123,9 +112,7 @@ pub(crate) async fn start(
         .open(&log)
         .map_err(PgError::io("could not open", &log))?;
     let from = file.metadata().map_or(0, |m| m.len());
-    let again = file
-        .try_clone()
-        .map_err(PgError::io("could not open", &log))?;
+    let again = file.try_clone().map_err(PgError::io("could not open", &log))?;
     let mut command = binaries.command("postgres");
     command
         .arg("-D")
@@ -152,19 +139,12 @@ pub(crate) async fn start(
                 return Err(taken());
             }
             let log = files::tail(&log, from, LOG_EXCERPT).unwrap_or_default();
-            return Err(PgError::StartFailed {
-                id: place.id.clone(),
-                status,
-                log,
-            });
+            return Err(PgError::StartFailed { id: place.id.clone(), status, log });
         }
         if PidFile::read(place)?.is_some_and(|f| f.pid == pid && f.ready) {
             tracing::info!(cluster = %place.id, pid, port = network.port(), version = %binaries.version,
                 bin = %binaries.dir.display(), layer = ?binaries.layer, "started Postgres");
-            return Ok(Running {
-                pid,
-                port: network.port(),
-            });
+            return Ok(Running { pid, port: network.port() });
         }
         if begun.elapsed() > START_TIMEOUT {
             return Err(timeout(place, from));
@@ -198,10 +178,7 @@ async fn end_leftovers(place: &Place) -> Result<(), PgError> {
     }
     match place.mark.processes().first() {
         None => Ok(()),
-        Some(pid) => Err(PgError::StopTimeout {
-            id: place.id.clone(),
-            pid: *pid,
-        }),
+        Some(pid) => Err(PgError::StopTimeout { id: place.id.clone(), pid: *pid }),
     }
 }
 
@@ -209,16 +186,10 @@ async fn end_leftovers(place: &Place) -> Result<(), PgError> {
 /// got the number later. This cluster has no processes here, so a number that is in use is not the server's. A number
 /// that is not in use is left to Postgres, which then also checks the shared memory that the file names.
 fn remove_stale_locks(place: &Place, socket_dir: &Path, port: u16) -> Result<(), PgError> {
-    let locks = [
-        place.data().join("postmaster.pid"),
-        socket_dir.join(format!(".s.PGSQL.{port}.lock")),
-    ];
+    let locks = [place.data().join("postmaster.pid"), socket_dir.join(format!(".s.PGSQL.{port}.lock"))];
     for file in locks {
         let text = files::read_optional(&file).map_err(PgError::io("could not read", &file))?;
-        let Some(pid) = text
-            .as_deref()
-            .and_then(|t| t.lines().next()?.trim().parse::<u32>().ok())
-        else {
+        let Some(pid) = text.as_deref().and_then(|t| t.lines().next()?.trim().parse::<u32>().ok()) else {
             continue;
         };
         if process::exists(pid) && !place.mark.is(pid) {
@@ -231,10 +202,7 @@ fn remove_stale_locks(place: &Place, socket_dir: &Path, port: u16) -> Result<(),
 
 /// Fast, then immediate. Says whether anything ran.
 pub(crate) async fn stop(place: &Place) -> Result<bool, PgError> {
-    let Some(pid) = PidFile::read(place)?
-        .map(|f| f.pid)
-        .filter(|pid| place.mark.is(*pid))
-    else {
+    let Some(pid) = PidFile::read(place)?.map(|f| f.pid).filter(|pid| place.mark.is(*pid)) else {
         let leftovers = !place.mark.processes().is_empty();
         end_leftovers(place).await?;
         return Ok(leftovers);
@@ -254,10 +222,7 @@ pub(crate) async fn stop(place: &Place) -> Result<bool, PgError> {
             return Ok(true);
         }
     }
-    Err(PgError::StopTimeout {
-        id: place.id.clone(),
-        pid,
-    })
+    Err(PgError::StopTimeout { id: place.id.clone(), pid })
 }
 
 /// Whether the postmaster is there.
@@ -273,16 +238,9 @@ mod tests {
     fn the_pid_file_is_read_whole_and_half_written() {
         let whole = "4711\n/d\n1700000000\n23456\n/s\n127.0.0.1\n  123 456\nready   \n";
         let found = PidFile::parse(whole).unwrap();
-        assert_eq!(
-            (found.pid, found.port, found.started_at),
-            (4711, Some(23456), 1_700_000_000)
-        );
+        assert_eq!((found.pid, found.port, found.started_at), (4711, Some(23456), 1_700_000_000));
         assert!(found.ready);
-        assert!(
-            !PidFile::parse(&whole.replace("ready", "starting"))
-                .unwrap()
-                .ready
-        );
+        assert!(!PidFile::parse(&whole.replace("ready", "starting")).unwrap().ready);
         assert!(!PidFile::parse("4711\n").unwrap().ready);
         assert!(PidFile::parse("").is_none());
     }

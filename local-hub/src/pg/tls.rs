@@ -3,9 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType,
-};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use serde::{Deserialize, Serialize};
 
 use super::PgError;
@@ -39,20 +37,13 @@ struct Dates {
 impl Tls {
     /// The certificate of the Home, made or renewed when needed. The caller holds the lock of the folder.
     pub(crate) fn ensure(dir: &Path, account: Option<Account>) -> Result<Tls, PgError> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO)
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         Self::ensure_at(dir, account, now)
     }
 
     fn ensure_at(dir: &Path, account: Option<Account>, now: u64) -> Result<Tls, PgError> {
-        let mut tls = Tls {
-            cert: dir.join("server.crt"),
-            key: dir.join("server.key"),
-            ca: dir.join("ca.pem"),
-            made_at: 0,
-        };
+        let mut tls =
+            Tls { cert: dir.join("server.crt"), key: dir.join("server.key"), ca: dir.join("ca.pem"), made_at: 0 };
         let dates = dir.join("dates.json");
         let kept: Option<Dates> = files::read_optional(&dates)
             .map_err(PgError::io("could not read", &dates))?
@@ -64,15 +55,11 @@ impl Tls {
             }
             _ => {
                 files::remove_file(&dates).map_err(PgError::io("could not delete", &dates))?;
-                let made = Dates {
-                    made_at: now,
-                    not_after: now + VALID_DAYS * DAY,
-                };
+                let made = Dates { made_at: now, not_after: now + VALID_DAYS * DAY };
                 tls.write(&made)?;
                 let text = serde_json::to_vec(&made).expect("two numbers are JSON");
                 // Last, since it says that the others are whole.
-                files::write_atomic(&dates, &text, 0o644)
-                    .map_err(PgError::io("could not write", &dates))?;
+                files::write_atomic(&dates, &text, 0o644).map_err(PgError::io("could not write", &dates))?;
                 tls.made_at = now;
             }
         }
@@ -86,9 +73,7 @@ impl Tls {
     fn write(&self, dates: &Dates) -> Result<(), PgError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "psn local hub");
+        params.distinguished_name.push(DnType::CommonName, "psn local hub");
         params.subject_alt_names = vec![
             SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
@@ -102,8 +87,7 @@ impl Tls {
         let key = KeyPair::generate()?;
         let cert = params.self_signed(&key)?.pem();
         let write = |path: &Path, text: &str, mode| {
-            files::write_atomic(path, text.as_bytes(), mode)
-                .map_err(PgError::io("could not write", path))
+            files::write_atomic(path, text.as_bytes(), mode).map_err(PgError::io("could not write", path))
         };
         write(&self.key, &key.serialize_pem(), 0o600)?;
         write(&self.cert, &cert, 0o644)?;
@@ -128,10 +112,7 @@ mod tests {
         let pem = read(&first);
         assert!(pem.starts_with(b"-----BEGIN CERTIFICATE-----"));
         assert_eq!(fs::read(&first.cert).unwrap(), pem);
-        assert_eq!(
-            fs::metadata(&first.key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&first.key).unwrap().permissions().mode() & 0o777, 0o600);
         let later = ensure(NOW + (VALID_DAYS - RENEW_DAYS_BEFORE - 1) * DAY);
         assert_eq!((read(&later), later.made_at), (pem.clone(), NOW));
         let due = NOW + (VALID_DAYS - RENEW_DAYS_BEFORE) * DAY;
@@ -149,9 +130,6 @@ mod tests {
         let second = fs::read(&Tls::ensure_at(dir.path(), None, NOW).unwrap().ca).unwrap();
         assert_ne!(second, pem);
         fs::write(dir.path().join("dates.json"), "{").unwrap();
-        assert_ne!(
-            fs::read(&Tls::ensure_at(dir.path(), None, NOW).unwrap().ca).unwrap(),
-            second
-        );
+        assert_ne!(fs::read(&Tls::ensure_at(dir.path(), None, NOW).unwrap().ca).unwrap(), second);
     }
 }

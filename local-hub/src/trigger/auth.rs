@@ -12,10 +12,7 @@ pub(crate) const ACCESS_TOKEN_PREFIX: &str = "tr_pat_";
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    value
-        .strip_prefix("Bearer ")
-        .map(str::trim)
-        .filter(|token| !token.is_empty())
+    value.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
 }
 
 /// The holder of a personal access token; management routes take nothing else.
@@ -28,9 +25,8 @@ impl FromRequestParts<AppState> for Account {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers)
-            .filter(|t| t.starts_with(ACCESS_TOKEN_PREFIX))
-            .ok_or_else(ApiError::access_token)?;
+        let token =
+            bearer(&parts.headers).filter(|t| t.starts_with(ACCESS_TOKEN_PREFIX)).ok_or_else(ApiError::access_token)?;
         let user = store::account::by_token(&state.db, &tokens::digest(token)).await?;
         let (user_id, email) = user.ok_or_else(ApiError::access_token)?;
         Ok(Self { user_id, email })

@@ -39,17 +39,12 @@ pub(crate) async fn create(
         )));
     }
     let key = new.idempotency_key.as_deref().filter(|k| !k.is_empty());
-    let (batch, is_cached) =
-        store::batches::create(&state.db, &environment.id, new.run_count, key).await?;
+    let (batch, is_cached) = store::batches::create(&state.db, &environment.id, new.run_count, key).await?;
     let mut reply = json!({ "id": batch.id, "runCount": batch.run_count, "isCached": is_cached });
     if let Some(key) = key {
         reply["idempotencyKey"] = json!(key);
     }
-    let status = if is_cached {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
+    let status = if is_cached { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(tasks::with_claims(&environment, status, reply))
 }
 
@@ -69,10 +64,7 @@ pub(crate) async fn add_items(
     headers: HeaderMap,
     body: Body,
 ) -> Reply<Json<Value>> {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.contains("application/x-ndjson") && !kind.contains("application/ndjson") {
         return Err(ApiError::Refused(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -83,22 +75,13 @@ pub(crate) async fn add_items(
     let batch = batch.ok_or_else(|| ApiError::unprocessable(format!("Batch {id} not found")))?;
     // Read all of it first: a line that is wrong must not leave half a batch behind.
     let mut lines = Vec::new();
-    for (at, line) in body
-        .0
-        .split(|b| *b == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-    {
+    for (at, line) in body.0.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
         let value: Value = serde_json::from_slice(line)
             .map_err(|e| ApiError::bad_request(format!("Invalid JSON at line {}: {e}", at + 1)))?;
-        let line: Line = serde_json::from_value(value).map_err(|e| {
-            ApiError::unprocessable(format!("Invalid item at line {}: {e}", at + 1))
-        })?;
+        let line: Line = serde_json::from_value(value)
+            .map_err(|e| ApiError::unprocessable(format!("Invalid item at line {}: {e}", at + 1)))?;
         if !(0..batch.run_count).contains(&line.index) {
-            let message = format!(
-                "Item index {} is not below the batch's runCount of {}",
-                line.index, batch.run_count
-            );
+            let message = format!("Item index {} is not below the batch's runCount of {}", line.index, batch.run_count);
             return Err(ApiError::unprocessable(message));
         }
         lines.push(line);
@@ -124,17 +107,7 @@ pub(crate) async fn add_items(
             Err(ApiError::Refused(_, message)) => (None, Some(message)),
             Err(error) => return Err(error),
         };
-        store::batches::add_item(
-            &state.db,
-            &id,
-            &Item {
-                index: line.index,
-                task: line.task,
-                run_id,
-                error,
-            },
-        )
-        .await?;
+        store::batches::add_item(&state.db, &id, &Item { index: line.index, task: line.task, run_id, error }).await?;
         accepted += 1;
     }
     let (count, sealed) = store::batches::seal(&state.db, &id).await?;
@@ -153,9 +126,8 @@ pub(crate) async fn get(
     EnvironmentKey(environment): EnvironmentKey,
     Path(id): Path<String>,
 ) -> Reply<Json<Value>> {
-    let batch = store::batches::find(&state.db, &environment.id, &id)
-        .await?
-        .ok_or(ApiError::Missing { retry: false })?;
+    let batch =
+        store::batches::find(&state.db, &environment.id, &id).await?.ok_or(ApiError::Missing { retry: false })?;
     let items = store::batches::items(&state.db, &id).await?;
     let errors: Vec<Value> = items
         .iter()
@@ -164,10 +136,7 @@ pub(crate) async fn get(
             Some(json!({ "index": item.index, "taskIdentifier": item.task, "error": error }))
         })
         .collect();
-    let status = match (
-        batch.sealed,
-        store::batches::unfinished(&state.db, &id).await?,
-    ) {
+    let status = match (batch.sealed, store::batches::unfinished(&state.db, &id).await?) {
         (false, _) => "PENDING",
         (true, 0) if errors.is_empty() => "COMPLETED",
         (true, 0) if errors.len() < items.len() => "PARTIAL_FAILED",

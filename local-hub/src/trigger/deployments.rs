@@ -30,17 +30,8 @@ pub(crate) fn unknown() -> ApiError {
 
 /// There is no registry here: the name only says which deployment it stands for.
 fn image(environment: &Environment, deployment: &Deployment) -> String {
-    let digest = deployment
-        .image_digest
-        .as_deref()
-        .map(|d| format!("@{d}"))
-        .unwrap_or_default();
-    format!(
-        "local/{}:{}.{}{digest}",
-        environment.project_ref,
-        deployment.version(),
-        environment.slug
-    )
+    let digest = deployment.image_digest.as_deref().map(|d| format!("@{d}")).unwrap_or_default();
+    format!("local/{}:{}.{}{digest}", environment.project_ref, deployment.version(), environment.slug)
 }
 
 #[derive(Deserialize)]
@@ -67,29 +58,16 @@ pub(crate) async fn initialize(
     let new: Initialize = body.json("Invalid body")?;
     let kind = new.kind.as_deref().unwrap_or("V1");
     let status = new.initial_status.as_deref().unwrap_or("BUILDING");
-    if !["MANAGED", "UNMANAGED", "V1"].contains(&kind) || !["PENDING", "BUILDING"].contains(&status)
-    {
+    if !["MANAGED", "UNMANAGED", "V1"].contains(&kind) || !["PENDING", "BUILDING"].contains(&status) {
         let message = format!("unknown type {kind:?} or initialStatus {status:?}");
-        return Err(ApiError::Malformed {
-            what: "Invalid body",
-            message,
-        });
+        return Err(ApiError::Malformed { what: "Invalid body", message });
     }
-    if new
-        .external_id
-        .as_ref()
-        .is_some_and(|id| id.chars().count() > MAX_EXTERNAL_ID)
-    {
+    if new.external_id.as_ref().is_some_and(|id| id.chars().count() > MAX_EXTERNAL_ID) {
         let message = format!("externalId is longer than {MAX_EXTERNAL_ID} characters");
-        return Err(ApiError::Malformed {
-            what: "Invalid body",
-            message,
-        });
+        return Err(ApiError::Malformed { what: "Invalid body", message });
     }
     if kind == "UNMANAGED" {
-        return Err(ApiError::bad_request(
-            "UNMANAGED deployments are not supported",
-        ));
+        return Err(ApiError::bad_request("UNMANAGED deployments are not supported"));
     }
     if new.is_native_build {
         return Err(ApiError::bad_request(
@@ -126,14 +104,10 @@ pub(crate) async fn initialize(
         reply
     };
     match initialized {
-        Initialized::Created {
-            deployment,
-            canceled,
-        } => {
+        Initialized::Created { deployment, canceled } => {
             let mut reply = reply(&deployment, "created");
             // Placeholders, as the vendor sends them for a build that does not happen on its builders.
-            reply["externalBuildData"] =
-                json!({ "projectId": "-", "buildToken": "-", "buildId": "-" });
+            reply["externalBuildData"] = json!({ "projectId": "-", "buildToken": "-", "buildId": "-" });
             reply["canceledDeployments"] = canceled
                 .iter()
                 .map(|(version, short_code)| json!({ "version": version, "shortCode": short_code }))
@@ -162,9 +136,7 @@ pub(crate) async fn get(
     EnvironmentKey(environment): EnvironmentKey,
     Path(id): Path<String>,
 ) -> Reply<Json<Value>> {
-    let deployment = store::deployments::find(&state.db, &environment.id, &id)
-        .await?
-        .ok_or_else(unknown)?;
+    let deployment = store::deployments::find(&state.db, &environment.id, &id).await?.ok_or_else(unknown)?;
     let mut reply = json!({
         "id": deployment.id,
         "status": deployment.status,
@@ -226,11 +198,7 @@ impl<'a> From<&'a Deployment> for Summary<'a> {
             runtime: d.runtime.as_deref(),
             runtime_version: d.runtime_version.as_deref(),
             // The list's schema has no INSTALLING; to a reader of the list it is a build.
-            status: if d.status == "INSTALLING" {
-                "BUILDING"
-            } else {
-                &d.status
-            },
+            status: if d.status == "INSTALLING" { "BUILDING" } else { &d.status },
             deployed_at: d.deployed_at,
             git: d.git.as_ref(),
             error: d.error.as_ref(),
@@ -239,10 +207,7 @@ impl<'a> From<&'a Deployment> for Summary<'a> {
     }
 }
 
-pub(crate) async fn current(
-    State(state): State<AppState>,
-    EnvironmentKey(environment): EnvironmentKey,
-) -> Reply {
+pub(crate) async fn current(State(state): State<AppState>, EnvironmentKey(environment): EnvironmentKey) -> Reply {
     let deployment = store::deployments::current(&state.db, &environment.id).await?;
     let deployment = deployment.ok_or(ApiError::Missing { retry: false })?;
     Ok(Json(Summary::from(&deployment)).into_response())
@@ -253,9 +218,7 @@ pub(crate) async fn latest(
     State(state): State<AppState>,
     EnvironmentKey(environment): EnvironmentKey,
 ) -> Reply<Json<Value>> {
-    let deployment = store::deployments::latest(&state.db, &environment.id, "UNMANAGED")
-        .await?
-        .ok_or_else(unknown)?;
+    let deployment = store::deployments::latest(&state.db, &environment.id, "UNMANAGED").await?.ok_or_else(unknown)?;
     Ok(Json(json!({
         "id": deployment.id,
         "status": deployment.status,
@@ -273,59 +236,30 @@ pub(crate) async fn list(
     EnvironmentKey(environment): EnvironmentKey,
     Query(query): Query<HashMap<String, String>>,
 ) -> Reply {
-    let text = |name: &str| {
-        query
-            .get(name)
-            .map(String::as_str)
-            .filter(|v| !v.is_empty())
-    };
-    let invalid = |name: &str, value: &str| {
-        ApiError::bad_request(format!("Invalid search query parameter: {name}={value}"))
-    };
+    let text = |name: &str| query.get(name).map(String::as_str).filter(|v| !v.is_empty());
+    let invalid =
+        |name: &str, value: &str| ApiError::bad_request(format!("Invalid search query parameter: {name}={value}"));
     let date = |name: &'static str| match text(name) {
         None => Ok(None),
-        Some(value) => duration::date(value)
-            .map(Some)
-            .ok_or_else(|| invalid(name, value)),
+        Some(value) => duration::date(value).map(Some).ok_or_else(|| invalid(name, value)),
     };
     let size: i64 = match text("page[size]") {
         None => DEFAULT_PAGE,
-        Some(size) => size
-            .parse()
-            .map_err(|_| ApiError::query("page[size]", "Expected number"))?,
+        Some(size) => size.parse().map_err(|_| ApiError::query("page[size]", "Expected number"))?,
     };
     let size = size.clamp(*PAGE.start(), *PAGE.end());
     let status = text("status");
     if let Some(s) = status
-        && ![
-            "PENDING",
-            "BUILDING",
-            "DEPLOYING",
-            "DEPLOYED",
-            "FAILED",
-            "CANCELED",
-            "TIMED_OUT",
-        ]
-        .contains(&s)
+        && !["PENDING", "BUILDING", "DEPLOYING", "DEPLOYED", "FAILED", "CANCELED", "TIMED_OUT"].contains(&s)
     {
         return Err(ApiError::query("status", "Invalid enum value"));
     }
     let period = match text("period") {
         None => None,
-        Some(value) => Some(
-            duration::parse(value)
-                .ok_or_else(|| invalid("period", value))?
-                .as_secs_f64(),
-        ),
+        Some(value) => Some(duration::parse(value).ok_or_else(|| invalid("period", value))?.as_secs_f64()),
     };
-    let filter = Filter {
-        status,
-        after: text("page[after]"),
-        from: date("from")?,
-        to: date("to")?,
-        period,
-        limit: size + 1,
-    };
+    let filter =
+        Filter { status, after: text("page[after]"), from: date("from")?, to: date("to")?, period, limit: size + 1 };
     let mut deployments = store::deployments::list(&state.db, &environment.id, filter).await?;
     let more = i64::try_from(deployments.len()).unwrap_or(i64::MAX) > size;
     deployments.truncate(usize::try_from(size).unwrap_or(usize::MAX));
@@ -381,12 +315,8 @@ pub(crate) async fn finalize(
 ) -> Reply {
     let request: Finalize = body.json("Invalid body")?;
     let mut events = String::from("event: ping\ndata: {}\n\n");
-    let mut event =
-        |name: &str, data: Value| events.push_str(&format!("event: {name}\ndata: {data}\n\n"));
-    event(
-        "log",
-        json!({ "message": "Registering tasks and schedules" }),
-    );
+    let mut event = |name: &str, data: Value| events.push_str(&format!("event: {name}\ndata: {data}\n\n"));
+    event("log", json!({ "message": "Registering tasks and schedules" }));
     match finish(&state, &environment, &id, &request).await {
         Ok(()) => event("complete", json!({ "id": id })),
         Err(ApiError::Refused(_, message)) => event("error", json!({ "error": message })),
@@ -395,81 +325,46 @@ pub(crate) async fn finalize(
             event("error", json!({ "error": "Internal server error" }));
         }
     }
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
     Ok((headers, events).into_response())
 }
 
-async fn finish(
-    state: &AppState,
-    environment: &Environment,
-    id: &str,
-    request: &Finalize,
-) -> Result<(), ApiError> {
-    let deployment = store::deployments::find(&state.db, &environment.id, id)
-        .await?
-        .ok_or_else(unknown)?;
+async fn finish(state: &AppState, environment: &Environment, id: &str, request: &Finalize) -> Result<(), ApiError> {
+    let deployment = store::deployments::find(&state.db, &environment.id, id).await?.ok_or_else(unknown)?;
     if store::deployments::worker(&state.db, id).await?.is_none() {
-        return Err(ApiError::bad_request(
-            "Worker deployment does not have a worker",
-        ));
+        return Err(ApiError::bad_request("Worker deployment does not have a worker"));
     }
     // A client that lost the answer asks again.
     if deployment.status == "DEPLOYED" {
         return Ok(());
     }
-    let digest = request
-        .image_digest
-        .as_deref()
-        .map(str::trim)
-        .filter(|d| is_digest(d));
+    let digest = request.image_digest.as_deref().map(str::trim).filter(|d| is_digest(d));
     let declared = declared_schedules(state, environment, id).await?;
     // In one transaction: killed between the two, a deployment would be DEPLOYED and never current.
     let mut tx = state.db.begin().await?;
     if !store::deployments::finish(&mut tx, &environment.id, id, digest).await? {
-        return Err(ApiError::bad_request(
-            "Worker deployment is not in DEPLOYING status",
-        ));
+        return Err(ApiError::bad_request("Worker deployment is not in DEPLOYING status"));
     }
     let promotion = match request.skip_promotion {
         true => Promotion::Done,
-        false => {
-            store::deployments::promote(&mut tx, &environment.id, &deployment, &declared, false)
-                .await?
-        }
+        false => store::deployments::promote(&mut tx, &environment.id, &deployment, &declared, false).await?,
     };
     tx.commit().await?;
     promoted(state, &promotion)
 }
 
 fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }
 
-async fn declared_schedules(
-    state: &AppState,
-    environment: &Environment,
-    id: &str,
-) -> Result<Vec<Declared>, ApiError> {
+async fn declared_schedules(state: &AppState, environment: &Environment, id: &str) -> Result<Vec<Declared>, ApiError> {
     let mut declared = Vec::new();
-    for (task, expression, timezone) in
-        store::deployments::declared_schedules(&state.db, id, &environment.kind).await?
+    for (task, expression, timezone) in store::deployments::declared_schedules(&state.db, id, &environment.kind).await?
     {
-        let cron = Cron::parse(&expression, &timezone, &state.origin)
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
-        declared.push(Declared {
-            task,
-            expression,
-            timezone,
-            cron,
-        });
+        let cron =
+            Cron::parse(&expression, &timezone, &state.origin).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        declared.push(Declared { task, expression, timezone, cron });
     }
     Ok(declared)
 }
@@ -480,12 +375,10 @@ fn promoted(state: &AppState, promotion: &Promotion) -> Result<(), ApiError> {
             state.engine.wake();
             Ok(())
         }
-        Promotion::AlreadyCurrent => Err(ApiError::bad_request(
-            "Deployment is already the current deployment.",
-        )),
-        Promotion::Older => Err(ApiError::bad_request(
-            "Cannot promote a deployment that is older than the current deployment.",
-        )),
+        Promotion::AlreadyCurrent => Err(ApiError::bad_request("Deployment is already the current deployment.")),
+        Promotion::Older => {
+            Err(ApiError::bad_request("Cannot promote a deployment that is older than the current deployment."))
+        }
     }
 }
 
@@ -495,36 +388,19 @@ pub(crate) async fn promote(
     Path(version): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Reply<Json<Value>> {
-    let deployment = store::deployments::by_version(&state.db, &environment.id, &version)
-        .await?
-        .ok_or_else(unknown)?;
+    let deployment = store::deployments::by_version(&state.db, &environment.id, &version).await?.ok_or_else(unknown)?;
     let allow_rollback = query.get("allowRollbacks").is_some_and(|v| v == "true");
-    if store::deployments::worker(&state.db, &deployment.id)
-        .await?
-        .is_none()
-    {
-        return Err(ApiError::bad_request(
-            "Deployment is not associated with a worker and cannot be promoted.",
-        ));
+    if store::deployments::worker(&state.db, &deployment.id).await?.is_none() {
+        return Err(ApiError::bad_request("Deployment is not associated with a worker and cannot be promoted."));
     }
     if deployment.status != "DEPLOYED" {
-        return Err(ApiError::bad_request(
-            "Deployment must be in the DEPLOYED state to be promoted.",
-        ));
+        return Err(ApiError::bad_request("Deployment must be in the DEPLOYED state to be promoted."));
     }
     let declared = declared_schedules(&state, &environment, &deployment.id).await?;
     let mut tx = state.db.begin().await?;
-    let promotion = store::deployments::promote(
-        &mut tx,
-        &environment.id,
-        &deployment,
-        &declared,
-        allow_rollback,
-    )
-    .await?;
+    let promotion =
+        store::deployments::promote(&mut tx, &environment.id, &deployment, &declared, allow_rollback).await?;
     tx.commit().await?;
     promoted(&state, &promotion)?;
-    Ok(Json(
-        json!({ "id": deployment.id, "version": version, "shortCode": deployment.short_code }),
-    ))
+    Ok(Json(json!({ "id": deployment.id, "version": version, "shortCode": deployment.short_code })))
 }

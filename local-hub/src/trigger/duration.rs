@@ -14,21 +14,12 @@ pub(crate) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .filter(|n| *n > 0)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
         let amount: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let (unit, seconds) = [
-            ("w", 604_800),
-            ("d", 86_400),
-            ("hr", 3_600),
-            ("h", 3_600),
-            ("m", 60),
-            ("s", 1),
-        ]
-        .into_iter()
-        .find(|(unit, _)| rest.starts_with(unit))?;
+        let (unit, seconds) = [("w", 604_800), ("d", 86_400), ("hr", 3_600), ("h", 3_600), ("m", 60), ("s", 1)]
+            .into_iter()
+            .find(|(unit, _)| rest.starts_with(unit))?;
         rest = &rest[unit.len()..];
         total = total.checked_add(amount.checked_mul(seconds)?)?;
     }
@@ -57,10 +48,7 @@ pub(crate) fn date(text: &str) -> Option<DateTime<Utc>> {
 /// the vendor.
 pub(crate) fn key_ttl(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty()
-        || !number.bytes().all(|b| b.is_ascii_digit())
-        || !["s", "m", "h", "d"].contains(&unit)
-    {
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) || !["s", "m", "h", "d"].contains(&unit) {
         return None;
     }
     parse(text)
@@ -97,24 +85,11 @@ mod tests {
 
     #[test]
     fn delays_in_the_past_mean_now() {
-        let now = DateTime::parse_from_rfc3339("2026-11-22T12:00:00Z")
-            .unwrap()
-            .with_timezone(&Utc);
+        let now = DateTime::parse_from_rfc3339("2026-11-22T12:00:00Z").unwrap().with_timezone(&Utc);
         assert_eq!(delay("2026-11-22T11:59:59Z", now), None);
-        assert_eq!(
-            delay("2026-11-22T13:00:00+00:30", now)
-                .unwrap()
-                .to_rfc3339(),
-            "2026-11-22T12:30:00+00:00"
-        );
-        assert_eq!(
-            delay("2026-11-23", now).unwrap().to_rfc3339(),
-            "2026-11-23T00:00:00+00:00"
-        );
-        assert_eq!(
-            delay("10m", now).unwrap().to_rfc3339(),
-            "2026-11-22T12:10:00+00:00"
-        );
+        assert_eq!(delay("2026-11-22T13:00:00+00:30", now).unwrap().to_rfc3339(), "2026-11-22T12:30:00+00:00");
+        assert_eq!(delay("2026-11-23", now).unwrap().to_rfc3339(), "2026-11-23T00:00:00+00:00");
+        assert_eq!(delay("10m", now).unwrap().to_rfc3339(), "2026-11-22T12:10:00+00:00");
         assert_eq!(delay("soon", now), None);
     }
 

@@ -13,11 +13,7 @@ use super::model::{Body, Environment};
 use super::store::{self, envvars::Listed};
 
 /// Set by the platform for each run; nobody else may. The third is this service's own, like them.
-pub(crate) const PLATFORM_NAMES: [&str; 3] = [
-    "TRIGGER_SECRET_KEY",
-    "TRIGGER_API_URL",
-    "TRIGGER_PROJECT_REF",
-];
+pub(crate) const PLATFORM_NAMES: [&str; 3] = ["TRIGGER_SECRET_KEY", "TRIGGER_API_URL", "TRIGGER_PROJECT_REF"];
 
 fn unknown() -> ApiError {
     ApiError::not_found("Environment variable not found")
@@ -33,9 +29,7 @@ pub(crate) async fn resolved(
         return Err(ApiError::not_found("Project not found"));
     }
     let variables = store::envvars::values(&state.db, &environment.id).await?;
-    Ok(Json(
-        json!({ "variables": variables, "allowEmptyEnvironmentVariableValues": false }),
-    ))
+    Ok(Json(json!({ "variables": variables, "allowEmptyEnvironmentVariableValues": false })))
 }
 
 pub(crate) async fn list(
@@ -44,9 +38,7 @@ pub(crate) async fn list(
     Path((project, env)): Path<(String, String)>,
 ) -> Reply<Json<Vec<Listed>>> {
     let environment = caller.environment(&state, &project, &env).await?;
-    Ok(Json(
-        store::envvars::redacted(&state.db, &environment.id, None).await?,
-    ))
+    Ok(Json(store::envvars::redacted(&state.db, &environment.id, None).await?))
 }
 
 pub(crate) async fn get(
@@ -75,14 +67,7 @@ pub(crate) async fn create(
 ) -> Reply<Json<Value>> {
     let environment = caller.environment(&state, &project, &env).await?;
     let new: Create = body.json("Invalid request body")?;
-    set(
-        &state,
-        &environment,
-        BTreeMap::from([(new.name, new.value)]),
-        new.is_secret,
-        true,
-    )
-    .await
+    set(&state, &environment, BTreeMap::from([(new.name, new.value)]), new.is_secret, true).await
 }
 
 #[derive(Deserialize)]
@@ -101,16 +86,8 @@ pub(crate) async fn import(
     body: Body,
 ) -> Reply<Json<Value>> {
     let environment = caller.environment(&state, &project, &env).await?;
-    let new: Import =
-        serde_json::from_slice(&body.0).map_err(|_| ApiError::bad_request("Invalid body"))?;
-    set(
-        &state,
-        &environment,
-        new.variables,
-        new.is_secret,
-        new.overwrite,
-    )
-    .await
+    let new: Import = serde_json::from_slice(&body.0).map_err(|_| ApiError::bad_request("Invalid body"))?;
+    set(&state, &environment, new.variables, new.is_secret, new.overwrite).await
 }
 
 async fn set(
@@ -121,33 +98,21 @@ async fn set(
     overwrite: bool,
 ) -> Reply<Json<Value>> {
     let given = variables.len();
-    let allowed: Vec<(String, String)> = variables
-        .into_iter()
-        .filter(|(name, _)| !PLATFORM_NAMES.contains(&name.as_str()))
-        .collect();
+    let allowed: Vec<(String, String)> =
+        variables.into_iter().filter(|(name, _)| !PLATFORM_NAMES.contains(&name.as_str())).collect();
     let removed = allowed.len() < given;
     // Postgres keeps no NUL, and no environment takes one.
     let valid: Vec<(String, String)> = allowed
         .into_iter()
         .filter(|(name, value)| {
-            !name.trim().is_empty()
-                && !value.trim().is_empty()
-                && !name.contains('\0')
-                && !value.contains('\0')
+            !name.trim().is_empty() && !value.trim().is_empty() && !name.contains('\0') && !value.contains('\0')
         })
         .collect();
     if valid.is_empty() {
-        let more = if removed {
-            " All the variables submitted are not allowed."
-        } else {
-            ""
-        };
-        return Err(ApiError::bad_request(format!(
-            "You must set at least one valid variable.{more}"
-        )));
+        let more = if removed { " All the variables submitted are not allowed." } else { "" };
+        return Err(ApiError::bad_request(format!("You must set at least one valid variable.{more}")));
     }
-    let existing =
-        store::envvars::import(&state.db, &environment.id, &valid, is_secret, overwrite).await?;
+    let existing = store::envvars::import(&state.db, &environment.id, &valid, is_secret, overwrite).await?;
     if !existing.is_empty() {
         return Err(ApiError::bad_request(format!(
             "Some of the variables are already set for these environments. Set override to true to override them. ({})",

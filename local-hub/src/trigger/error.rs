@@ -43,26 +43,17 @@ impl ApiError {
         Self::Unauthorized(StatusCode::UNAUTHORIZED, "Invalid API Key")
     }
     pub(crate) fn too_large() -> Self {
-        Self::Refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Request body too large".to_owned(),
-        )
+        Self::Refused(StatusCode::PAYLOAD_TOO_LARGE, "Request body too large".to_owned())
     }
     pub(crate) fn query(param: &str, message: impl Into<String>) -> Self {
-        Self::Query {
-            param: param.to_owned(),
-            message: message.into(),
-        }
+        Self::Query { param: param.to_owned(), message: message.into() }
     }
 
     fn parts(self) -> (StatusCode, Value) {
         match self {
             Self::MissingAuthorization => {
                 let detail = "No authorization header provided";
-                (
-                    StatusCode::UNAUTHORIZED,
-                    problem(StatusCode::UNAUTHORIZED, "Unauthorized", detail),
-                )
+                (StatusCode::UNAUTHORIZED, problem(StatusCode::UNAUTHORIZED, "Unauthorized", detail))
             }
             Self::Unauthorized(status, message) => (status, json!({ "error": message })),
             Self::Refused(status, message) => (status, json!({ "error": message })),
@@ -81,10 +72,7 @@ impl ApiError {
             ),
             Self::Database(error) => {
                 tracing::error!(%error, "a Trigger.dev request failed in the control database");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    json!({ "error": "Internal Server Error" }),
-                )
+                (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": "Internal Server Error" }))
             }
         }
     }
@@ -92,10 +80,7 @@ impl ApiError {
 
 /// SQLSTATE class 22, data exception: a NUL in a text, a number out of range. The caller sent it.
 fn is_bad_data(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|e| e.code())
-        .is_some_and(|code| code.starts_with("22"))
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code.starts_with("22"))
 }
 
 /// RFC 7807 with the vendor's extra `error`.
@@ -119,10 +104,9 @@ impl IntoResponse for ApiError {
         let (status, body) = self.parts();
         let mut response = (status, Json(body)).into_response();
         if is_problem {
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                header::HeaderValue::from_static("application/problem+json"),
-            );
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
         }
         if let Some(retry) = retry {
             let value = header::HeaderValue::from_static(if retry { "true" } else { "false" });

@@ -5,10 +5,7 @@ const FRIENDLY_LEN: usize = 25;
 
 /// `run_…`, `deployment_…`, `sched_…`: prefix, underscore, 25 lower-case letters and digits.
 pub(crate) fn friendly(prefix: &str) -> String {
-    format!(
-        "{prefix}_{}",
-        random(b"0123456789abcdefghijklmnopqrstuvwxyz", FRIENDLY_LEN)
-    )
+    format!("{prefix}_{}", random(b"0123456789abcdefghijklmnopqrstuvwxyz", FRIENDLY_LEN))
 }
 
 /// The form of a database id (a cuid): `c` and 24 lower-case letters and digits.
@@ -37,11 +34,7 @@ pub(crate) fn slug(name: &str) -> String {
     }
     let base = slug.trim_end_matches('-');
     let suffix = random(b"0123456789abcdefghijklmnopqrstuvwxyz", 4);
-    if base.is_empty() {
-        format!("project-{suffix}")
-    } else {
-        format!("{base}-{suffix}")
-    }
+    if base.is_empty() { format!("project-{suffix}") } else { format!("{base}-{suffix}") }
 }
 
 fn random(alphabet: &[u8], len: usize) -> String {
@@ -70,26 +63,16 @@ mod tests {
         let run = friendly("run");
         assert!(run.starts_with("run_") && run.len() == 29, "{run}");
         let project = project_ref();
-        assert!(
-            project.len() == 25 && project[5..].bytes().all(|b| b.is_ascii_lowercase()),
-            "{project}"
-        );
+        assert!(project.len() == 25 && project[5..].bytes().all(|b| b.is_ascii_lowercase()), "{project}");
         assert_ne!(friendly("run"), friendly("run"));
     }
 
     #[test]
     fn slugs_are_safe_in_a_path() {
-        for (name, start) in [
-            ("psn hub", "psn-hub-"),
-            ("  Ünï & Co! ", "n-co-"),
-            ("日本", "project-"),
-        ] {
+        for (name, start) in [("psn hub", "psn-hub-"), ("  Ünï & Co! ", "n-co-"), ("日本", "project-")] {
             let slug = slug(name);
             assert!(slug.starts_with(start), "{name:?} became {slug}");
-            assert!(
-                slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
-                "{slug}"
-            );
+            assert!(slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'), "{slug}");
         }
     }
 }

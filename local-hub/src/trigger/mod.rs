@@ -83,13 +83,8 @@ pub async fn start(ctx: TriggerContext) -> Result<TriggerService, sqlx::Error> {
     store::migrate(&ctx.db).await?;
     store::account::ensure(&ctx.db, &ctx.access_token).await?;
     let origin: Arc<str> = ctx.origin.as_str().trim_end_matches('/').into();
-    let (handle, engine) =
-        engine::start(ctx.db.clone(), origin.clone(), ctx.runner, ctx.shutdown).await?;
-    let router = routes(AppState {
-        db: ctx.db,
-        origin,
-        engine: handle,
-    });
+    let (handle, engine) = engine::start(ctx.db.clone(), origin.clone(), ctx.runner, ctx.shutdown).await?;
+    let router = routes(AppState { db: ctx.db, origin, engine: handle });
     Ok(TriggerService { router, engine })
 }
 
@@ -102,72 +97,31 @@ fn routes(state: AppState) -> Router {
     let management = Router::new()
         .route("/api/v2/whoami", get(orgs::whoami))
         .route("/api/v1/orgs", get(orgs::list).post(orgs::create))
-        .route(
-            "/api/v1/orgs/{org}/projects",
-            get(orgs::projects).post(orgs::create_project),
-        )
+        .route("/api/v1/orgs/{org}/projects", get(orgs::projects).post(orgs::create_project))
         .route("/api/v1/projects", get(projects::list))
         .route("/api/v1/projects/runtimes", get(projects::runtimes))
-        .route(
-            "/api/v1/projects/{project}",
-            get(projects::get)
-                .patch(projects::rename)
-                .delete(projects::delete),
-        )
-        .route(
-            "/api/v1/projects/{project}/environments",
-            get(projects::environments),
-        )
-        .route(
-            "/api/v1/projects/{project}/runs",
-            get(runs::list_for_project),
-        )
+        .route("/api/v1/projects/{project}", get(projects::get).patch(projects::rename).delete(projects::delete))
+        .route("/api/v1/projects/{project}/environments", get(projects::environments))
+        .route("/api/v1/projects/{project}/runs", get(runs::list_for_project))
         .route("/api/v1/projects/{project}/envvars", get(envvars::resolved))
-        .route(
-            "/api/v1/projects/{project}/envvars/{env}",
-            get(envvars::list).post(envvars::create),
-        )
-        .route(
-            "/api/v1/projects/{project}/envvars/{env}/import",
-            post(envvars::import),
-        )
+        .route("/api/v1/projects/{project}/envvars/{env}", get(envvars::list).post(envvars::create))
+        .route("/api/v1/projects/{project}/envvars/{env}/import", post(envvars::import))
         .route(
             "/api/v1/projects/{project}/envvars/{env}/{name}",
-            get(envvars::get)
-                .put(envvars::update)
-                .post(envvars::update)
-                .delete(envvars::delete),
+            get(envvars::get).put(envvars::update).post(envvars::update).delete(envvars::delete),
         )
-        .route(
-            "/api/v1/projects/{project}/{env}",
-            get(projects::environment),
-        )
-        .route(
-            "/api/v1/projects/{project}/{env}/workers/{tag}",
-            get(workers::by_tag),
-        );
+        .route("/api/v1/projects/{project}/{env}", get(projects::environment))
+        .route("/api/v1/projects/{project}/{env}/workers/{tag}", get(workers::by_tag));
     let deployments = Router::new()
-        .route(
-            "/api/v1/deployments",
-            get(deployments::list).post(deployments::initialize),
-        )
+        .route("/api/v1/deployments", get(deployments::list).post(deployments::initialize))
         .route("/api/v1/deployments/current", get(deployments::current))
         .route("/api/v1/deployments/latest", get(deployments::latest))
         // One segment, two meanings: an id, or for `promote` a version.
         .route("/api/v1/deployments/{id}", get(deployments::get))
-        .route(
-            "/api/v1/deployments/{id}/promote",
-            post(deployments::promote),
-        )
+        .route("/api/v1/deployments/{id}/promote", post(deployments::promote))
         .route("/api/v1/deployments/{id}/fail", post(deployments::fail))
-        .route(
-            "/api/v1/deployments/{id}/background-workers",
-            post(workers::register),
-        )
-        .route(
-            "/api/v3/deployments/{id}/finalize",
-            post(deployments::finalize),
-        );
+        .route("/api/v1/deployments/{id}/background-workers", post(workers::register))
+        .route("/api/v3/deployments/{id}/finalize", post(deployments::finalize));
     let running = Router::new()
         .route("/api/v1/tasks/{task}/trigger", post(tasks::trigger))
         .route("/api/v1/runs", get(runs::list))
@@ -176,21 +130,10 @@ fn routes(state: AppState) -> Router {
         .route("/api/v1/runs/{run}/replay", post(runs::replay))
         .route("/api/v1/runs/{run}/reschedule", post(runs::reschedule))
         .route("/api/v1/idempotencyKeys/{key}/reset", post(runs::reset_key))
-        .route(
-            "/api/v1/schedules",
-            get(schedules::list).post(schedules::create),
-        )
-        .route(
-            "/api/v1/schedules/{id}",
-            get(schedules::get)
-                .put(schedules::update)
-                .delete(schedules::delete),
-        )
+        .route("/api/v1/schedules", get(schedules::list).post(schedules::create))
+        .route("/api/v1/schedules/{id}", get(schedules::get).put(schedules::update).delete(schedules::delete))
         .route("/api/v1/schedules/{id}/activate", post(schedules::activate))
-        .route(
-            "/api/v1/schedules/{id}/deactivate",
-            post(schedules::deactivate),
-        )
+        .route("/api/v1/schedules/{id}/deactivate", post(schedules::deactivate))
         .route("/api/v1/timezones", get(schedules::timezones))
         .route("/api/v3/batches", post(batches::create))
         .route("/api/v3/batches/{id}/items", post(batches::add_items))
@@ -200,15 +143,9 @@ fn routes(state: AppState) -> Router {
         .merge(running)
         .fallback(|| async { (StatusCode::NOT_FOUND, Json(json!({ "error": "Not found" }))) })
         .method_not_allowed_fallback(|| async {
-            (
-                StatusCode::METHOD_NOT_ALLOWED,
-                Json(json!({ "error": "Method not allowed" })),
-            )
+            (StatusCode::METHOD_NOT_ALLOWED, Json(json!({ "error": "Method not allowed" })))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(
-            ratelimit::RateLimiter::default(),
-            ratelimit::limit,
-        ))
+        .layer(middleware::from_fn_with_state(ratelimit::RateLimiter::default(), ratelimit::limit))
         .with_state(state)
 }

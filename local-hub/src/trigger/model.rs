@@ -93,20 +93,14 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Bytes::from_request(request, state)
-            .await
-            .map(Body)
-            .map_err(|_| ApiError::too_large())
+        Bytes::from_request(request, state).await.map(Body).map_err(|_| ApiError::too_large())
     }
 }
 
 impl Body {
     /// Reads JSON; `what` is the route's own wording of a refusal.
     pub(crate) fn json<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.0).map_err(|error| ApiError::Malformed {
-            what,
-            message: error.to_string(),
-        })
+        serde_json::from_slice(&self.0).map_err(|error| ApiError::Malformed { what, message: error.to_string() })
     }
 }
 
@@ -133,12 +127,7 @@ mod tests {
 
     #[test]
     fn dates_look_like_javascripts() {
-        let date = DateTime::parse_from_rfc3339("2026-11-22T10:00:00.123456+01:00")
-            .unwrap()
-            .with_timezone(&Utc);
-        assert_eq!(
-            serde_json::to_string(&Date(date)).unwrap(),
-            "\"2026-11-22T09:00:00.123Z\""
-        );
+        let date = DateTime::parse_from_rfc3339("2026-11-22T10:00:00.123456+01:00").unwrap().with_timezone(&Utc);
+        assert_eq!(serde_json::to_string(&Date(date)).unwrap(), "\"2026-11-22T09:00:00.123Z\"");
     }
 }

@@ -21,8 +21,7 @@ pub(crate) async fn whoami(
     account: Account,
     Query(query): Query<HashMap<String, String>>,
 ) -> Reply {
-    let mut identity =
-        json!({ "userId": account.user_id, "email": account.email, "dashboardUrl": *state.origin });
+    let mut identity = json!({ "userId": account.user_id, "email": account.email, "dashboardUrl": *state.origin });
     if let Some(reference) = query.get("projectRef")
         && let Some(project) = store::projects::find(&state.db, reference).await?
     {
@@ -35,10 +34,7 @@ pub(crate) async fn whoami(
     Ok(Json(identity).into_response())
 }
 
-pub(crate) async fn list(
-    State(state): State<AppState>,
-    _: Account,
-) -> Reply<Json<Vec<Organization>>> {
+pub(crate) async fn list(State(state): State<AppState>, _: Account) -> Reply<Json<Vec<Organization>>> {
     Ok(Json(store::account::organizations(&state.db).await?))
 }
 
@@ -73,13 +69,9 @@ pub(crate) async fn create_project(
 ) -> Reply<Json<Project>> {
     let new: NewProject = body.json("Invalid request body")?;
     if !NAME_CHARS.contains(&new.name.chars().count()) {
-        return Err(ApiError::bad_request(
-            "Validation error: String must contain 1 to 255 character(s) at \"name\"",
-        ));
+        return Err(ApiError::bad_request("Validation error: String must contain 1 to 255 character(s) at \"name\""));
     }
     let org = store::account::organization(&state.db, &org).await?;
     let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
-    Ok(Json(
-        store::projects::create(&state.db, &org.id, &new.name).await?,
-    ))
+    Ok(Json(store::projects::create(&state.db, &org.id, &new.name).await?))
 }

@@ -24,11 +24,7 @@ pub(crate) async fn get(
     _: Account,
     Path(project): Path<String>,
 ) -> Reply<Json<Project>> {
-    Ok(Json(
-        store::projects::find(&state.db, &project)
-            .await?
-            .ok_or_else(unknown)?,
-    ))
+    Ok(Json(store::projects::find(&state.db, &project).await?.ok_or_else(unknown)?))
 }
 
 #[derive(Deserialize)]
@@ -51,9 +47,7 @@ pub(crate) async fn rename(
     if !orgs::NAME_CHARS.contains(&name.chars().count()) {
         return Err(invalid());
     }
-    let id = store::projects::rename(&state.db, &project, name)
-        .await?
-        .ok_or_else(unknown)?;
+    let id = store::projects::rename(&state.db, &project, name).await?.ok_or_else(unknown)?;
     Ok(Json(json!({ "id": id, "name": name })))
 }
 
@@ -62,9 +56,7 @@ pub(crate) async fn delete(
     _: Account,
     Path(project): Path<String>,
 ) -> Reply<Json<Value>> {
-    let (id, runs) = store::projects::delete(&state.db, &project)
-        .await?
-        .ok_or_else(unknown)?;
+    let (id, runs) = store::projects::delete(&state.db, &project).await?.ok_or_else(unknown)?;
     for run in runs {
         state.engine.cancel(&run);
     }
@@ -121,22 +113,18 @@ pub(crate) async fn environments(
 pub(crate) async fn runtimes(State(state): State<AppState>, _: Account) -> Reply<Response> {
     let mut rows = Vec::new();
     for project in store::projects::list(&state.db, None).await? {
-        let Some(environment) =
-            store::projects::environment(&state.db, &project.reference, "prod").await?
-        else {
+        let Some(environment) = store::projects::environment(&state.db, &project.reference, "prod").await? else {
             continue;
         };
-        let deployment = store::deployments::current(&state.db, &environment.id)
-            .await?
-            .map(|d| {
-                json!({
-                    "runtime": d.runtime,
-                    "runtimeVersion": d.runtime_version,
-                    "nodeMajor": null,
-                    "deployedAt": d.deployed_at,
-                    "shortCode": d.short_code,
-                })
-            });
+        let deployment = store::deployments::current(&state.db, &environment.id).await?.map(|d| {
+            json!({
+                "runtime": d.runtime,
+                "runtimeVersion": d.runtime_version,
+                "nodeMajor": null,
+                "deployedAt": d.deployed_at,
+                "shortCode": d.short_code,
+            })
+        });
         rows.push(json!({
             "organization": { "title": project.organization.title, "slug": project.organization.slug },
             "project": { "name": project.name, "slug": project.slug, "externalRef": project.reference },

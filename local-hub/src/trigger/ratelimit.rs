@@ -13,17 +13,9 @@ use super::error::{ApiError, problem};
 use crate::tokens;
 
 /// The vendor's default for the whole API.
-const API: Rate = Rate {
-    capacity: 750,
-    refill: 250,
-    interval: Duration::from_secs(10),
-};
+const API: Rate = Rate { capacity: 750, refill: 250, interval: Duration::from_secs(10) };
 /// The vendor's default for the deployment routes, which a deploy polls.
-const DEPLOYMENTS: Rate = Rate {
-    capacity: 1_500,
-    refill: 500,
-    interval: Duration::from_secs(10),
-};
+const DEPLOYMENTS: Rate = Rate { capacity: 1_500, refill: 500, interval: Duration::from_secs(10) };
 /// Credentials remembered at once. A local hub knows a handful; the bound is for whoever tries made-up ones.
 const MAX_BUCKETS: usize = 1_024;
 
@@ -57,16 +49,11 @@ impl Rate {
         let intervals = now.duration_since(bucket.refilled).as_nanos() / self.interval.as_nanos();
         if intervals > 0 {
             let intervals = u32::try_from(intervals).unwrap_or(u32::MAX);
-            bucket.tokens = bucket
-                .tokens
-                .saturating_add(self.refill.saturating_mul(i64::from(intervals)))
-                .min(self.capacity);
+            bucket.tokens =
+                bucket.tokens.saturating_add(self.refill.saturating_mul(i64::from(intervals))).min(self.capacity);
             // A long pause fills the bucket whatever the remainder was, so an overflow may simply start over.
-            bucket.refilled = self
-                .interval
-                .checked_mul(intervals)
-                .and_then(|d| bucket.refilled.checked_add(d))
-                .unwrap_or(now);
+            bucket.refilled =
+                self.interval.checked_mul(intervals).and_then(|d| bucket.refilled.checked_add(d)).unwrap_or(now);
         }
         let allowed = bucket.tokens > 0;
         if allowed {
@@ -76,9 +63,7 @@ impl Rate {
             allowed,
             limit: self.capacity,
             remaining: if allowed { bucket.tokens } else { -1 },
-            until_reset: self
-                .interval
-                .saturating_sub(now.duration_since(bucket.refilled)),
+            until_reset: self.interval.saturating_sub(now.duration_since(bucket.refilled)),
         }
     }
 }
@@ -97,41 +82,21 @@ impl RateLimiter {
         if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&key) {
             buckets.clear();
         }
-        rate.take(
-            buckets.entry(key).or_insert(Bucket {
-                tokens: rate.capacity,
-                refilled: now,
-            }),
-            now,
-        )
+        rate.take(buckets.entry(key).or_insert(Bucket { tokens: rate.capacity, refilled: now }), now)
     }
 }
 
 /// Runs before everything else: a request without credentials is refused here, as at the vendor.
-pub(crate) async fn limit(
-    State(limiter): State<RateLimiter>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(credential) = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-    else {
+pub(crate) async fn limit(State(limiter): State<RateLimiter>, request: Request, next: Next) -> Response {
+    let Some(credential) = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
         return ApiError::MissingAuthorization.into_response();
     };
     let path = request.uri().path();
     let deployments = path.split('/').nth(3) == Some("deployments");
     let verdict = limiter.take(deployments, credential, Instant::now());
-    let reset = SystemTime::now()
-        .checked_add(verdict.until_reset)
-        .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    let reset = SystemTime::now().checked_add(verdict.until_reset).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
     let reset = reset.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    let mut response = if verdict.allowed {
-        next.run(request).await
-    } else {
-        refusal(&verdict, reset)
-    };
+    let mut response = if verdict.allowed { next.run(request).await } else { refusal(&verdict, reset) };
     let headers = response.headers_mut();
     headers.insert(LIMIT, HeaderValue::from(verdict.limit));
     headers.insert(REMAINING, HeaderValue::from(verdict.remaining.max(0)));
@@ -141,24 +106,14 @@ pub(crate) async fn limit(
 
 fn refusal(verdict: &Verdict, reset: u64) -> Response {
     let seconds = verdict.until_reset.as_millis().div_ceil(1_000);
-    let detail = format!(
-        "Rate limit exceeded 0/{} requests remaining. Retry in {seconds} seconds.",
-        verdict.limit
-    );
-    let mut body = problem(
-        StatusCode::TOO_MANY_REQUESTS,
-        "Rate Limit Exceeded",
-        &detail,
-    );
+    let detail = format!("Rate limit exceeded 0/{} requests remaining. Retry in {seconds} seconds.", verdict.limit);
+    let mut body = problem(StatusCode::TOO_MANY_REQUESTS, "Rate Limit Exceeded", &detail);
     body["reset"] = reset.into();
     body["limit"] = verdict.limit.into();
     body["remaining"] = verdict.remaining.into();
     body["secondsUntilReset"] = u64::try_from(seconds).unwrap_or(u64::MAX).into();
     let mut response = (StatusCode::TOO_MANY_REQUESTS, Json(body)).into_response();
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response
 }
 
@@ -166,40 +121,19 @@ fn refusal(verdict: &Verdict, reset: u64) -> Response {
 mod tests {
     use super::*;
 
-    const RATE: Rate = Rate {
-        capacity: 3,
-        refill: 2,
-        interval: Duration::from_secs(10),
-    };
+    const RATE: Rate = Rate { capacity: 3, refill: 2, interval: Duration::from_secs(10) };
 
     #[test]
     fn a_bucket_empties_and_refills_by_whole_intervals() {
         let start = Instant::now();
-        let mut bucket = Bucket {
-            tokens: RATE.capacity,
-            refilled: start,
-        };
+        let mut bucket = Bucket { tokens: RATE.capacity, refilled: start };
         let mut take = |after: u64| RATE.take(&mut bucket, start + Duration::from_secs(after));
-        assert_eq!(
-            [take(0).remaining, take(1).remaining, take(2).remaining],
-            [2, 1, 0]
-        );
+        assert_eq!([take(0).remaining, take(1).remaining, take(2).remaining], [2, 1, 0]);
         let refused = take(3);
-        assert_eq!(
-            refused,
-            Verdict {
-                allowed: false,
-                limit: 3,
-                remaining: -1,
-                until_reset: Duration::from_secs(7)
-            }
-        );
+        assert_eq!(refused, Verdict { allowed: false, limit: 3, remaining: -1, until_reset: Duration::from_secs(7) });
         assert!(!take(9).allowed);
         let refilled = take(10);
-        assert_eq!(
-            (refilled.allowed, refilled.remaining, refilled.until_reset),
-            (true, 1, Duration::from_secs(10))
-        );
+        assert_eq!((refilled.allowed, refilled.remaining, refilled.until_reset), (true, 1, Duration::from_secs(10)));
         assert_eq!(take(1_000).remaining, 2, "never above its capacity");
     }
 

@@ -73,12 +73,7 @@ impl<'a> Common<'a> {
             metadata: run
                 .metadata
                 .as_deref()
-                .and_then(|text| {
-                    unpack(
-                        text,
-                        run.metadata_type.as_deref().unwrap_or("application/json"),
-                    )
-                })
+                .and_then(|text| unpack(text, run.metadata_type.as_deref().unwrap_or("application/json")))
                 .filter(Value::is_object),
             task_kind: &run.task_kind,
             flags: Flags::of(status),
@@ -102,11 +97,8 @@ pub(crate) fn list_item(run: &Run, version: ApiVersion) -> Value {
 pub(crate) fn related(run: &Run, version: ApiVersion) -> Value {
     let mut common = Common::of(run, version);
     // Here the vendor shows what the caller called the key, not its hash.
-    common.idempotency_key = run.idempotency_key.as_ref().and(
-        run.idempotency_user_key
-            .as_deref()
-            .or(common.idempotency_key),
-    );
+    common.idempotency_key =
+        run.idempotency_key.as_ref().and(run.idempotency_user_key.as_deref().or(common.idempotency_key));
     let mut related = common.into_value();
     related["triggerFunction"] = json!(match (run.batch_id.is_some(), run.waits) {
         (false, false) => "trigger",
@@ -133,10 +125,7 @@ pub(crate) fn detail(run: &Run, relations: &Relations, version: ApiVersion) -> V
         detail["payload"] = payload;
     }
     if run.status == RunStatus::CompletedSuccessfully
-        && let Some(output) = run
-            .output
-            .as_deref()
-            .and_then(|text| serde_json::from_str(text).ok())
+        && let Some(output) = run.output.as_deref().and_then(|text| serde_json::from_str(text).ok())
     {
         detail["output"] = output;
     }

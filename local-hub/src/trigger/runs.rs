@@ -42,30 +42,15 @@ pub(crate) async fn list_for_project(
     if store::projects::find(&state.db, &project).await?.is_none() {
         return Err(ApiError::not_found("Project not found"));
     }
-    let slug = query
-        .get("filter[env]")
-        .and_then(|v| v.split(',').next())
-        .unwrap_or_default();
+    let slug = query.get("filter[env]").and_then(|v| v.split(',').next()).unwrap_or_default();
     let environment = store::projects::environment(&state.db, &project, slug).await?;
     let environment = environment.ok_or_else(|| ApiError::bad_request("No environment found"))?;
     page(&state, &environment.id, &query, api_version(&headers)).await
 }
 
-async fn page(
-    state: &AppState,
-    environment: &str,
-    query: &Query,
-    version: ApiVersion,
-) -> Reply<Json<Value>> {
+async fn page(state: &AppState, environment: &str, query: &Query, version: ApiVersion) -> Reply<Json<Value>> {
     let query = ListQuery::parse(query)?;
-    let page = store::list::runs(
-        &state.db,
-        environment,
-        &query.filter,
-        &query.cursor,
-        query.size,
-    )
-    .await?;
+    let page = store::list::runs(&state.db, environment, &query.filter, &query.cursor, query.size).await?;
     let page = page.ok_or_else(|| ApiError::bad_request("Invalid cursor"))?;
     let mut pagination = json!({});
     for (name, run) in [("next", page.next), ("previous", page.previous)] {
@@ -73,19 +58,11 @@ async fn page(
             pagination[name] = json!(run);
         }
     }
-    let data: Vec<Value> = page
-        .runs
-        .iter()
-        .map(|run| run_view::list_item(run, version))
-        .collect();
+    let data: Vec<Value> = page.runs.iter().map(|run| run_view::list_item(run, version)).collect();
     Ok(Json(json!({ "data": data, "pagination": pagination })))
 }
 
-async fn find(
-    state: &AppState,
-    environment: &Environment,
-    id: &str,
-) -> Result<Option<Run>, ApiError> {
+async fn find(state: &AppState, environment: &Environment, id: &str) -> Result<Option<Run>, ApiError> {
     Ok(store::runs::find(&state.db, &environment.id, id).await?)
 }
 
@@ -120,12 +97,8 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Reply<Json<Value>> {
     // A run is stored before its trigger is answered, but the vendor tells its SDK to ask again, and clients count on it.
-    let run = find(&state, &environment, &id)
-        .await?
-        .ok_or(ApiError::Missing { retry: true })?;
-    Ok(Json(
-        detail(&state, &environment, &run, api_version(&headers)).await?,
-    ))
+    let run = find(&state, &environment, &id).await?.ok_or(ApiError::Missing { retry: true })?;
+    Ok(Json(detail(&state, &environment, &run, api_version(&headers)).await?))
 }
 
 /// Idempotent; a run that has ended stays as it is.
@@ -147,9 +120,7 @@ pub(crate) async fn replay(
     EnvironmentKey(environment): EnvironmentKey,
     Path(id): Path<String>,
 ) -> Reply<Json<Value>> {
-    let run = find(&state, &environment, &id)
-        .await?
-        .ok_or_else(|| ApiError::not_found("Run not found"))?;
+    let run = find(&state, &environment, &id).await?.ok_or_else(|| ApiError::not_found("Run not found"))?;
     let new = NewRun {
         task: run.task,
         payload: run.payload,
@@ -180,25 +151,21 @@ pub(crate) async fn reschedule(
     headers: HeaderMap,
     body: Body,
 ) -> Reply<Json<Value>> {
-    let Reschedule { delay } = serde_json::from_slice(&body.0)
-        .map_err(|_| ApiError::bad_request("Invalid request body"))?;
+    let Reschedule { delay } =
+        serde_json::from_slice(&body.0).map_err(|_| ApiError::bad_request("Invalid request body"))?;
     let unknown = || ApiError::not_found("Run not found");
     match store::runs::reschedule(&state.db, &environment.id, &id, &delay).await? {
         Rescheduled::Done => state.engine.wake(),
         Rescheduled::NotFound => return Err(unknown()),
         Rescheduled::NotDelayed => {
-            return Err(ApiError::bad_request(
-                "Cannot reschedule a run that is not delayed",
-            ));
+            return Err(ApiError::bad_request("Cannot reschedule a run that is not delayed"));
         }
         Rescheduled::InvalidDelay => {
             return Err(ApiError::bad_request(format!("Invalid delay: {delay}")));
         }
     }
     let run = find(&state, &environment, &id).await?.ok_or_else(unknown)?;
-    Ok(Json(
-        detail(&state, &environment, &run, api_version(&headers)).await?,
-    ))
+    Ok(Json(detail(&state, &environment, &run, api_version(&headers)).await?))
 }
 
 #[derive(Deserialize)]
@@ -214,14 +181,10 @@ pub(crate) async fn reset_key(
     Path(key): Path<String>,
     body: Body,
 ) -> Reply<Json<Value>> {
-    let ResetKey {
-        task_identifier: task,
-    } = serde_json::from_slice(&body.0)
+    let ResetKey { task_identifier: task } = serde_json::from_slice(&body.0)
         .map_err(|_| ApiError::bad_request("Validation error: Required at \"taskIdentifier\""))?;
     if !store::runs::reset_key(&state.db, &environment.id, &task, &key).await? {
-        return Err(ApiError::not_found(format!(
-            "No runs found with idempotency key: {key} and task: {task}"
-        )));
+        return Err(ApiError::not_found(format!("No runs found with idempotency key: {key} and task: {task}")));
     }
     Ok(Json(json!({ "id": key })))
 }

@@ -65,27 +65,17 @@ async fn upsert(
     timing: &Timing,
     target: Target<'_>,
 ) -> Reply<Json<Value>> {
-    let timezone = timing
-        .timezone
-        .as_deref()
-        .filter(|z| !z.is_empty())
-        .unwrap_or("UTC");
-    let cron = Cron::parse(&timing.cron, timezone, &state.origin)
-        .map_err(|e| ApiError::unprocessable(e.to_string()))?;
-    match store::schedules::task_source(&state.db, &environment.project_id, &timing.task)
-        .await?
-        .as_deref()
-    {
+    let timezone = timing.timezone.as_deref().filter(|z| !z.is_empty()).unwrap_or("UTC");
+    let cron =
+        Cron::parse(&timing.cron, timezone, &state.origin).map_err(|e| ApiError::unprocessable(e.to_string()))?;
+    match store::schedules::task_source(&state.db, &environment.project_id, &timing.task).await?.as_deref() {
         None => {
             let message = format!("Task with identifier {} not found in project.", timing.task);
             return Err(ApiError::unprocessable(message));
         }
         Some("SCHEDULED") => {}
         Some(_) => {
-            let message = format!(
-                "Task with identifier {} is not a scheduled task.",
-                timing.task
-            );
+            let message = format!("Task with identifier {} is not a scheduled task.", timing.task);
             return Err(ApiError::unprocessable(message));
         }
     }
@@ -97,19 +87,15 @@ async fn upsert(
         external_id: timing.external_id.as_deref().filter(|id| !id.is_empty()),
         target,
     };
-    match store::schedules::upsert(&state.db, &environment.project_id, &environment.id, new).await?
-    {
+    match store::schedules::upsert(&state.db, &environment.project_id, &environment.id, new).await? {
         Upserted::Done(schedule) => {
             state.engine.wake();
             Ok(Json(view(&schedule)))
         }
-        Upserted::Declarative => Err(ApiError::unprocessable(
-            "Cannot update a declarative schedule",
-        )),
-        Upserted::Never => Err(ApiError::unprocessable(format!(
-            "Invalid cron expression: '{}' never fires",
-            timing.cron
-        ))),
+        Upserted::Declarative => Err(ApiError::unprocessable("Cannot update a declarative schedule")),
+        Upserted::Never => {
+            Err(ApiError::unprocessable(format!("Invalid cron expression: '{}' never fires", timing.cron)))
+        }
     }
 }
 
@@ -119,13 +105,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Reply<Json<Value>> {
     let new: Create = body.json("Invalid request body")?;
-    upsert(
-        &state,
-        &environment,
-        &new.timing,
-        Target::Key(&new.deduplication_key),
-    )
-    .await
+    upsert(&state, &environment, &new.timing, Target::Key(&new.deduplication_key)).await
 }
 
 /// An id that does not exist makes a new schedule under a new id, as at the vendor.
@@ -149,20 +129,14 @@ pub(crate) async fn list(
 ) -> Reply<Json<Value>> {
     let number = |name: &str, default: i64| match query.get(name) {
         None => Ok(default),
-        Some(text) => {
-            text.parse::<i64>()
-                .ok()
-                .filter(|n| *n > 0)
-                .ok_or_else(|| ApiError::Malformed {
-                    what: "Invalid request parameters",
-                    message: format!("{name}: Expected a positive number"),
-                })
-        }
+        Some(text) => text.parse::<i64>().ok().filter(|n| *n > 0).ok_or_else(|| ApiError::Malformed {
+            what: "Invalid request parameters",
+            message: format!("{name}: Expected a positive number"),
+        }),
     };
     let page = number("page", 1)?;
     let per_page = number("perPage", DEFAULT_PAGE)?.min(MAX_PAGE);
-    let (schedules, count) =
-        store::schedules::list(&state.db, &environment.id, page, per_page).await?;
+    let (schedules, count) = store::schedules::list(&state.db, &environment.id, page, per_page).await?;
     Ok(Json(json!({
         "data": schedules.iter().map(view).collect::<Vec<_>>(),
         "pagination": {
@@ -178,9 +152,7 @@ pub(crate) async fn get(
     EnvironmentKey(environment): EnvironmentKey,
     Path(id): Path<String>,
 ) -> Reply<Json<Value>> {
-    let schedule = store::schedules::find(&state.db, &environment.id, &id)
-        .await?
-        .ok_or_else(unknown)?;
+    let schedule = store::schedules::find(&state.db, &environment.id, &id).await?.ok_or_else(unknown)?;
     Ok(Json(view(&schedule)))
 }
 
@@ -211,29 +183,17 @@ pub(crate) async fn deactivate(
     set_active(&state, &environment, &id, false).await
 }
 
-async fn set_active(
-    state: &AppState,
-    environment: &Environment,
-    id: &str,
-    active: bool,
-) -> Reply<Json<Value>> {
-    let schedule = store::schedules::find(&state.db, &environment.id, id)
-        .await?
-        .ok_or_else(unknown)?;
+async fn set_active(state: &AppState, environment: &Environment, id: &str, active: bool) -> Reply<Json<Value>> {
+    let schedule = store::schedules::find(&state.db, &environment.id, id).await?.ok_or_else(unknown)?;
     let cron = Cron::parse(&schedule.cron, &schedule.timezone, &state.origin)
         .map_err(|e| ApiError::unprocessable(e.to_string()))?;
     store::schedules::set_active(&state.db, id, active, &cron).await?;
     state.engine.wake();
-    let schedule = store::schedules::find(&state.db, &environment.id, id)
-        .await?
-        .ok_or_else(unknown)?;
+    let schedule = store::schedules::find(&state.db, &environment.id, id).await?.ok_or_else(unknown)?;
     Ok(Json(view(&schedule)))
 }
 
 pub(crate) async fn timezones() -> Json<Value> {
-    let names: Vec<&str> = chrono_tz::TZ_VARIANTS
-        .iter()
-        .map(|zone| zone.name())
-        .collect();
+    let names: Vec<&str> = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()).collect();
     Json(json!({ "timezones": names }))
 }

@@ -53,31 +53,19 @@ pub(crate) struct UnknownStatus(String);
 impl TryFrom<String> for RunStatus {
     type Error = UnknownStatus;
     fn try_from(name: String) -> Result<Self, UnknownStatus> {
-        NAMES
-            .iter()
-            .find(|(_, n)| *n == name)
-            .map(|(status, _)| *status)
-            .ok_or(UnknownStatus(name))
+        NAMES.iter().find(|(_, n)| *n == name).map(|(status, _)| *status).ok_or(UnknownStatus(name))
     }
 }
 
 impl RunStatus {
     /// The stored name.
     pub(crate) fn name(self) -> &'static str {
-        NAMES
-            .iter()
-            .find(|(status, _)| *status == self)
-            .map_or("", |(_, name)| name)
+        NAMES.iter().find(|(status, _)| *status == self).map_or("", |(_, name)| name)
     }
 
     /// The states of a run that failed: a new trigger with its idempotency key starts a new run. Success and cancellation keep the key.
-    pub(crate) const RELEASING_KEY: [Self; 5] = [
-        Self::CompletedWithErrors,
-        Self::SystemFailure,
-        Self::Crashed,
-        Self::TimedOut,
-        Self::Expired,
-    ];
+    pub(crate) const RELEASING_KEY: [Self; 5] =
+        [Self::CompletedWithErrors, Self::SystemFailure, Self::Crashed, Self::TimedOut, Self::Expired];
 
     pub(crate) fn api(self, version: ApiVersion) -> &'static str {
         match (self, version) {
@@ -129,19 +117,11 @@ pub(crate) struct Flags {
 
 impl Flags {
     pub(crate) fn of(api_status: &str) -> Self {
-        let is_completed = matches!(
-            api_status,
-            "COMPLETED" | "CANCELED" | "FAILED" | "CRASHED" | "INTERRUPTED" | "SYSTEM_FAILURE"
-        );
+        let is_completed =
+            matches!(api_status, "COMPLETED" | "CANCELED" | "FAILED" | "CRASHED" | "INTERRUPTED" | "SYSTEM_FAILURE");
         Self {
-            is_queued: matches!(
-                api_status,
-                "QUEUED" | "WAITING_FOR_DEPLOY" | "DELAYED" | "PENDING_VERSION"
-            ),
-            is_executing: matches!(
-                api_status,
-                "EXECUTING" | "REATTEMPTING" | "FROZEN" | "DEQUEUED"
-            ),
+            is_queued: matches!(api_status, "QUEUED" | "WAITING_FOR_DEPLOY" | "DELAYED" | "PENDING_VERSION"),
+            is_executing: matches!(api_status, "EXECUTING" | "REATTEMPTING" | "FROZEN" | "DEQUEUED"),
             is_waiting: api_status == "WAITING",
             is_completed,
             is_success: api_status == "COMPLETED",
@@ -186,9 +166,7 @@ mod tests {
     fn expired_and_timed_out_are_neither_completed_nor_failed() {
         for status in ["EXPIRED", "TIMED_OUT"] {
             let flags = Flags::of(status);
-            assert!(
-                !flags.is_completed && !flags.is_failed && !flags.is_queued && !flags.is_executing
-            );
+            assert!(!flags.is_completed && !flags.is_failed && !flags.is_queued && !flags.is_executing);
         }
         assert!(Flags::of("CANCELED").is_failed && Flags::of("CANCELED").is_cancelled);
     }

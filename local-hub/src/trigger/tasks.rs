@@ -35,10 +35,7 @@ pub(crate) fn ttl_text(ttl: TextOrNumber) -> String {
 
 /// Without the characters that the vendor takes out of queue names; `None` when nothing is left.
 pub(crate) fn queue_name(name: &str) -> Option<String> {
-    let name: String = name
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/'))
-        .collect();
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/')).collect();
     (!name.is_empty()).then_some(name)
 }
 
@@ -101,13 +98,8 @@ pub(crate) struct CallHeaders {
 
 impl CallHeaders {
     fn read(headers: &HeaderMap) -> Self {
-        let text = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|v| v.to_str().ok())
-                .filter(|v| !v.is_empty())
-                .map(str::to_owned)
-        };
+        let text =
+            |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned);
         Self {
             idempotency_key: text("idempotency-key"),
             idempotency_key_ttl: text("idempotency-key-ttl"),
@@ -117,10 +109,7 @@ impl CallHeaders {
 
     /// Item `index` of a batch is one call, however often it is sent.
     pub(crate) fn for_batch_item(batch: &str, index: i32) -> Self {
-        Self {
-            request_key: Some(format!("{batch}:{index}")),
-            ..Self::default()
-        }
+        Self { request_key: Some(format!("{batch}:{index}")), ..Self::default() }
     }
 }
 
@@ -142,9 +131,7 @@ pub(crate) fn unpack(text: &str, kind: &str) -> Option<Value> {
         return None;
     }
     match kind {
-        "application/json" => {
-            Some(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
-        }
+        "application/json" => Some(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))),
         "application/super+json" => match serde_json::from_str(text) {
             Ok(Value::Object(mut packet)) => packet.remove("json"),
             Ok(other) => Some(other),
@@ -177,14 +164,8 @@ pub(crate) fn new_run(
             "Validation error: Tags must be less than 128 characters at \"options.tags\"",
         ));
     }
-    let idempotency_key = headers
-        .idempotency_key
-        .or(options.idempotency_key)
-        .filter(|key| !key.is_empty());
-    if idempotency_key
-        .as_ref()
-        .is_some_and(|key| key.chars().count() > MAX_KEY_CHARS)
-    {
+    let idempotency_key = headers.idempotency_key.or(options.idempotency_key).filter(|key| !key.is_empty());
+    if idempotency_key.as_ref().is_some_and(|key| key.chars().count() > MAX_KEY_CHARS) {
         return Err(ApiError::bad_request(
             "Validation error: String must contain at most 2048 character(s) at \"options.idempotencyKey\"",
         ));
@@ -203,10 +184,7 @@ pub(crate) fn new_run(
         payload_type,
         metadata,
         metadata_type,
-        tags: tags
-            .into_iter()
-            .filter(|tag| !tag.trim().is_empty())
-            .collect(),
+        tags: tags.into_iter().filter(|tag| !tag.trim().is_empty()).collect(),
         is_test: options.test,
         idempotency_user_key: options.idempotency_key_options.map(|o| o.key),
         idempotency_key_ttl: headers.idempotency_key_ttl.or(options.idempotency_key_ttl),
@@ -214,11 +192,7 @@ pub(crate) fn new_run(
         request_key: headers.request_key,
         queue: options.queue.and_then(|q| queue_name(&q.name)),
         concurrency_key: options.concurrency_key.map(TextOrNumber::into_text),
-        priority: options
-            .priority
-            .filter(|p| p.is_finite())
-            .unwrap_or(0.0)
-            .clamp(-MAX_MAX_DURATION, MAX_MAX_DURATION),
+        priority: options.priority.filter(|p| p.is_finite()).unwrap_or(0.0).clamp(-MAX_MAX_DURATION, MAX_MAX_DURATION),
         lock_to_version: options.lock_to_version,
         max_attempts: options.max_attempts.filter(|n| *n > 0),
         max_duration: options.max_duration.map(clamp_max_duration),
@@ -236,15 +210,8 @@ pub(crate) fn new_run(
         new.idempotency_key.as_ref(),
         new.concurrency_key.as_ref(),
     ];
-    if stored
-        .into_iter()
-        .flatten()
-        .chain(&new.tags)
-        .any(|text| text.contains('\0'))
-    {
-        return Err(ApiError::bad_request(
-            "Validation error: a NUL character cannot be stored",
-        ));
+    if stored.into_iter().flatten().chain(&new.tags).any(|text| text.contains('\0')) {
+        return Err(ApiError::bad_request("Validation error: a NUL character cannot be stored"));
     }
     Ok(new)
 }
@@ -255,14 +222,7 @@ pub(crate) async fn create(
     environment: &Environment,
     new: &NewRun,
 ) -> Result<(String, bool), ApiError> {
-    match runs::create(
-        &state.db,
-        &environment.id,
-        environment.is_development(),
-        new,
-    )
-    .await?
-    {
+    match runs::create(&state.db, &environment.id, environment.is_development(), new).await? {
         Created::New(id) => {
             state.engine.wake();
             Ok((id, false))
@@ -272,10 +232,9 @@ pub(crate) async fn create(
         Created::NoVersion(version) => Err(ApiError::unprocessable(format!(
             "Task locked to version '{version}', but no worker found with that version."
         ))),
-        Created::NotOnVersion(version) => Err(ApiError::unprocessable(format!(
-            "Task '{}' not found on locked version '{version}'.",
-            new.task
-        ))),
+        Created::NotOnVersion(version) => {
+            Err(ApiError::unprocessable(format!("Task '{}' not found on locked version '{version}'.", new.task)))
+        }
     }
 }
 
@@ -293,17 +252,12 @@ pub(crate) async fn trigger(
     if body.0.is_empty() {
         return Err(ApiError::bad_request("Request body is empty"));
     }
-    let value: Value =
-        serde_json::from_slice(&body.0).map_err(|_| ApiError::bad_request("Invalid JSON"))?;
-    let TriggerBody { payload, options } = serde_json::from_value(value)
-        .map_err(|e| ApiError::bad_request(format!("Validation error: {e}")))?;
+    let value: Value = serde_json::from_slice(&body.0).map_err(|_| ApiError::bad_request("Invalid JSON"))?;
+    let TriggerBody { payload, options } =
+        serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("Validation error: {e}")))?;
     let new = new_run(&task, payload, options, CallHeaders::read(&headers))?;
     let (id, is_cached) = create(&state, &environment, &new).await?;
-    Ok(with_claims(
-        &environment,
-        StatusCode::OK,
-        json!({ "id": id, "isCached": is_cached }),
-    ))
+    Ok(with_claims(&environment, StatusCode::OK, json!({ "id": id, "isCached": is_cached })))
 }
 
 const CLAIMS: HeaderName = HeaderName::from_static("x-trigger-jwt-claims");
@@ -326,16 +280,8 @@ mod tests {
     fn packets_read_back_as_values() {
         for (value, kind, read) in [
             (json!({ "id": 1 }), None, json!({ "id": 1 })),
-            (
-                json!("{\"id\":1}"),
-                Some("application/json"),
-                json!({ "id": 1 }),
-            ),
-            (
-                json!("plain words"),
-                Some("application/json"),
-                json!("plain words"),
-            ),
+            (json!("{\"id\":1}"), Some("application/json"), json!({ "id": 1 })),
+            (json!("plain words"), Some("application/json"), json!("plain words")),
             (
                 json!("{\"json\":{\"at\":\"2026\"},\"meta\":{\"values\":{\"at\":[\"Date\"]}}}"),
                 Some("application/super+json"),
@@ -353,12 +299,8 @@ mod tests {
     #[test]
     fn the_header_key_wins_over_the_bodys() {
         let options: Options =
-            serde_json::from_value(json!({ "idempotencyKey": "body", "idempotencyKeyTTL": "1h" }))
-                .unwrap();
-        let headers = CallHeaders {
-            idempotency_key: Some("header".to_owned()),
-            ..CallHeaders::default()
-        };
+            serde_json::from_value(json!({ "idempotencyKey": "body", "idempotencyKeyTTL": "1h" })).unwrap();
+        let headers = CallHeaders { idempotency_key: Some("header".to_owned()), ..CallHeaders::default() };
         let new = new_run("t", None, options, headers).unwrap();
         assert_eq!(new.idempotency_key.as_deref(), Some("header"));
         assert_eq!(new.idempotency_key_ttl.as_deref(), Some("1h"));
@@ -386,14 +328,6 @@ mod tests {
         ] {
             assert!(new_run("t", None, options(bad), CallHeaders::default()).is_err());
         }
-        assert!(
-            new_run(
-                "t",
-                Some(json!("a\0b")),
-                Options::default(),
-                CallHeaders::default()
-            )
-            .is_err()
-        );
+        assert!(new_run("t", Some(json!("a\0b")), Options::default(), CallHeaders::default()).is_err());
     }
 }

@@ -69,27 +69,17 @@ struct Refusal {
 fn check(tasks: &[Task], origin: &str) -> Result<(), Refusal> {
     for (at, task) in tasks.iter().enumerate() {
         if task.id.is_empty() || tasks[..at].iter().any(|other| other.id == task.id) {
-            let message = format!(
-                "Task ids must be unique and not empty: \"{}\" is not.",
-                task.id
-            );
-            return Err(Refusal {
-                name: "DuplicateTaskIdsError",
-                message,
-            });
+            let message = format!("Task ids must be unique and not empty: \"{}\" is not.", task.id);
+            return Err(Refusal { name: "DuplicateTaskIdsError", message });
         }
         if let Some(schedule) = &task.schedule {
             let refuse = |message: String| Refusal {
                 name: "CreateDeclarativeScheduleError",
                 message: format!("Error creating schedule for \"{}\": {message}", task.id),
             };
-            let cron = Cron::parse(&schedule.cron, &schedule.timezone, origin)
-                .map_err(|e| refuse(e.to_string()))?;
+            let cron = Cron::parse(&schedule.cron, &schedule.timezone, origin).map_err(|e| refuse(e.to_string()))?;
             if cron.next_after(chrono::DateTime::UNIX_EPOCH).is_none() {
-                return Err(refuse(format!(
-                    "Invalid cron expression: '{}' never fires",
-                    schedule.cron
-                )));
+                return Err(refuse(format!("Invalid cron expression: '{}' never fires", schedule.cron)));
             }
         }
     }
@@ -97,21 +87,15 @@ fn check(tasks: &[Task], origin: &str) -> Result<(), Refusal> {
 }
 
 fn new_task(task: Task) -> NewTask {
-    let queue = task
-        .queue
-        .as_ref()
-        .and_then(|q| q.name.as_deref())
-        .and_then(tasks::queue_name);
+    let queue = task.queue.as_ref().and_then(|q| q.name.as_deref()).and_then(tasks::queue_name);
     NewTask {
         queue: queue.unwrap_or_else(|| format!("task/{}", task.id)),
         concurrency_limit: task.queue.as_ref().and_then(|q| q.concurrency_limit),
-        queue_config: task
-            .queue
-            .map(|q| json!({ "name": q.name, "concurrencyLimit": q.concurrency_limit })),
+        queue_config: task.queue.map(|q| json!({ "name": q.name, "concurrencyLimit": q.concurrency_limit })),
         scheduled: task.schedule.is_some() || task.trigger_source.as_deref() == Some("schedule"),
-        schedule: task.schedule.map(
-            |s| json!({ "cron": s.cron, "timezone": s.timezone, "environments": s.environments }),
-        ),
+        schedule: task
+            .schedule
+            .map(|s| json!({ "cron": s.cron, "timezone": s.timezone, "environments": s.environments })),
         max_duration: task.max_duration.map(tasks::clamp_max_duration),
         ttl: task.ttl.map(tasks::ttl_text),
         slug: task.id,
@@ -129,19 +113,11 @@ pub(crate) async fn register(
     body: Body,
 ) -> Reply<Json<Value>> {
     let Register { metadata, engine } = body.json("Invalid body")?;
-    let failed = || {
-        ApiError::Refused(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Failed to create background worker".to_owned(),
-        )
-    };
-    let deployment = store::deployments::find(&state.db, &environment.id, &id)
-        .await?
-        .ok_or_else(failed)?;
+    let failed =
+        || ApiError::Refused(StatusCode::INTERNAL_SERVER_ERROR, "Failed to create background worker".to_owned());
+    let deployment = store::deployments::find(&state.db, &environment.id, &id).await?.ok_or_else(failed)?;
     let reply = |worker: &Worker| {
-        Json(
-            json!({ "id": worker.id, "version": deployment.version(), "contentHash": worker.content_hash }),
-        )
+        Json(json!({ "id": worker.id, "version": deployment.version(), "contentHash": worker.content_hash }))
     };
     // The indexer repeats the call when it lost the answer.
     if let Some(worker) = store::deployments::worker(&state.db, &id).await? {
@@ -190,9 +166,7 @@ pub(crate) async fn by_tag(
         version => store::deployments::by_version(&state.db, &environment.id, version).await?,
     };
     let deployment = deployment.ok_or_else(unknown)?;
-    let worker = store::deployments::worker(&state.db, &deployment.id)
-        .await?
-        .ok_or_else(unknown)?;
+    let worker = store::deployments::worker(&state.db, &deployment.id).await?.ok_or_else(unknown)?;
     let tasks: Vec<Value> = store::deployments::tasks(&state.db, &worker.id)
         .await?
         .into_iter()
@@ -238,25 +212,14 @@ mod tests {
     fn registrations_are_refused_with_a_reason() {
         let plain = || task(json!({ "id": "a", "filePath": "a.ts" }));
         let scheduled = |cron: &str, timezone: &str| {
-            task(
-                json!({ "id": "b", "filePath": "b.ts", "schedule": { "cron": cron, "timezone": timezone } }),
-            )
+            task(json!({ "id": "b", "filePath": "b.ts", "schedule": { "cron": cron, "timezone": timezone } }))
         };
         assert!(check(&[plain(), scheduled("*/15 * * * *", "Europe/Berlin")], "").is_ok());
         for (tasks, name) in [
             (vec![plain(), plain()], "DuplicateTaskIdsError"),
-            (
-                vec![scheduled("nonsense", "UTC")],
-                "CreateDeclarativeScheduleError",
-            ),
-            (
-                vec![scheduled("0 0 30 2 *", "UTC")],
-                "CreateDeclarativeScheduleError",
-            ),
-            (
-                vec![scheduled("0 0 * * *", "Nowhere")],
-                "CreateDeclarativeScheduleError",
-            ),
+            (vec![scheduled("nonsense", "UTC")], "CreateDeclarativeScheduleError"),
+            (vec![scheduled("0 0 30 2 *", "UTC")], "CreateDeclarativeScheduleError"),
+            (vec![scheduled("0 0 * * *", "Nowhere")], "CreateDeclarativeScheduleError"),
         ] {
             assert_eq!(check(&tasks, "").unwrap_err().name, name);
         }
@@ -264,17 +227,10 @@ mod tests {
 
     #[test]
     fn a_task_without_a_queue_gets_its_own() {
-        assert_eq!(
-            new_task(task(json!({ "id": "a", "filePath": "a.ts" }))).queue,
-            "task/a"
-        );
-        let named = task(
-            json!({ "id": "a", "filePath": "a.ts", "queue": { "name": "po sts!", "concurrencyLimit": 2 } }),
-        );
+        assert_eq!(new_task(task(json!({ "id": "a", "filePath": "a.ts" }))).queue, "task/a");
+        let named =
+            task(json!({ "id": "a", "filePath": "a.ts", "queue": { "name": "po sts!", "concurrencyLimit": 2 } }));
         let new = new_task(named);
-        assert_eq!(
-            (new.queue.as_str(), new.concurrency_limit),
-            ("posts", Some(2))
-        );
+        assert_eq!((new.queue.as_str(), new.concurrency_limit), ("posts", Some(2)));
     }
 }

@@ -55,10 +55,7 @@ impl TempHome {
 
 impl Drop for TempHome {
     fn drop(&mut self) {
-        let clusters = fs::read_dir(self.path.join("pg"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let clusters = fs::read_dir(self.path.join("pg")).into_iter().flatten().flatten();
         for entry in clusters {
             let Ok(dir) = fs::canonicalize(entry.path()) else {
                 continue;
@@ -96,35 +93,20 @@ pub fn uid_of(pid: u32) -> u32 {
 }
 
 pub async fn superuser(info: &ClusterInfo) -> PgConnection {
-    info.superuser_options("postgres")
-        .disable_statement_logging()
-        .connect()
-        .await
-        .unwrap()
+    info.superuser_options("postgres").disable_statement_logging().connect().await.unwrap()
 }
 
 pub async fn run(connection: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-        .execute(connection)
-        .await
-        .unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap();
 }
 
 pub async fn number(connection: &mut PgConnection, sql: &str) -> i64 {
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()))
-        .fetch_one(connection)
-        .await
-        .unwrap();
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(connection).await.unwrap();
     row.get(0)
 }
 
 /// As a client of the vendor comes: over TCP with a verified certificate.
-pub fn client(
-    clusters: &Clusters,
-    info: &ClusterInfo,
-    role: &str,
-    password: &str,
-) -> PgConnectOptions {
+pub fn client(clusters: &Clusters, info: &ClusterInfo, role: &str, password: &str) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .host("127.0.0.1")
         .port(info.port)
@@ -137,14 +119,8 @@ pub fn client(
 
 pub fn lives(pid: u32) -> bool {
     // A zombie is dead: its state follows the name in parentheses.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .unwrap_or("")
-            .trim_start()
-            .starts_with('Z')
-    })
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
 }
 
 /// A signal is delivered a moment after it is sent.

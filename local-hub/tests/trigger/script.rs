@@ -18,61 +18,37 @@ pub struct Script {
 impl Script {
     /// Every attempt so far, in order.
     pub fn calls(&self) -> Vec<TaskRun> {
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn calls_of(&self, run: &str) -> Vec<TaskRun> {
-        self.calls()
-            .into_iter()
-            .filter(|c| c.run_id == run)
-            .collect()
+        self.calls().into_iter().filter(|c| c.run_id == run).collect()
     }
 
     /// The runs whose token fired while they were executing.
     pub fn stopped(&self) -> Vec<String> {
-        self.stopped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 fn failed(retryable: bool) -> RunOutcome {
-    RunOutcome::Failed {
-        code: "test.no".to_owned(),
-        message: "it said no".to_owned(),
-        retry_after: None,
-        retryable,
-    }
+    RunOutcome::Failed { code: "test.no".to_owned(), message: "it said no".to_owned(), retry_after: None, retryable }
 }
 
 #[async_trait::async_trait]
 impl TaskRunner for Script {
     async fn run(&self, run: TaskRun, cancel: CancellationToken) -> RunOutcome {
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(run.clone());
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(run.clone());
         match run.task.as_str() {
             "fail" => failed(true),
             "refuse" => failed(false),
-            "crash" => RunOutcome::Crashed {
-                message: "wasm trap: unreachable".to_owned(),
-            },
+            "crash" => RunOutcome::Crashed { message: "wasm trap: unreachable".to_owned() },
             "panic" => panic!("the double panics because its task is called so"),
             "flaky" if run.attempt < 3 => failed(true),
-            "nul" => RunOutcome::Completed {
-                output: json!({ "text": "a\u{0}b" }),
-            },
+            "nul" => RunOutcome::Completed { output: json!({ "text": "a\u{0}b" }) },
             "hang" => {
                 cancel.cancelled().await;
-                self.stopped
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(run.run_id);
+                self.stopped.lock().unwrap_or_else(PoisonError::into_inner).push(run.run_id);
                 RunOutcome::Cancelled
             }
             // Does not listen, as a runner that is stuck.
@@ -81,13 +57,9 @@ impl TaskRunner for Script {
             },
             "gate" => {
                 self.gate.notified().await;
-                RunOutcome::Completed {
-                    output: json!(null),
-                }
+                RunOutcome::Completed { output: json!(null) }
             }
-            _ => RunOutcome::Completed {
-                output: json!({ "payload": run.payload }),
-            },
+            _ => RunOutcome::Completed { output: json!({ "payload": run.payload }) },
         }
     }
 }

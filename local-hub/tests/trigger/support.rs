@@ -31,14 +31,10 @@ fn schemas() -> &'static BTreeMap<String, Value> {
 
 #[track_caller]
 pub fn assert_schema(name: &str, value: &Value) {
-    let schema = schemas()
-        .get(name)
-        .unwrap_or_else(|| panic!("no schema {name}: add it to scripts/wire-schemas-trigger.py"));
+    let schema =
+        schemas().get(name).unwrap_or_else(|| panic!("no schema {name}: add it to scripts/wire-schemas-trigger.py"));
     let validator = jsonschema::validator_for(schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(value)
-        .map(|e| format!("{e} at {}", e.instance_path()))
-        .collect();
+    let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "not a {name}: {errors:#?}\n{value:#}");
 }
 
@@ -50,8 +46,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text)
-            .unwrap_or_else(|e| panic!("{e}: {} {}", self.status, self.text))
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {} {}", self.status, self.text))
     }
 
     /// 2xx and of this schema.
@@ -66,12 +61,7 @@ impl Reply {
     /// This status and, in the vendor's place for it, this message.
     #[track_caller]
     pub fn refused(self, status: u16, message: &str) {
-        assert_eq!(
-            (self.status.as_u16(), self.json()["error"].as_str()),
-            (status, Some(message)),
-            "{}",
-            self.text
-        );
+        assert_eq!((self.status.as_u16(), self.json()["error"].as_str()), (status, Some(message)), "{}", self.text);
     }
 }
 
@@ -112,32 +102,15 @@ impl Hub {
         fs::create_dir_all(&home).unwrap();
         let clusters = Clusters::open(&home, PgOptions::default()).unwrap();
         let control = clusters.control().await.unwrap();
-        let maintenance = PgPool::connect_with(control.superuser_options("postgres"))
-            .await
-            .unwrap();
-        sqlx::query("CREATE DATABASE psn_hub")
-            .execute(&maintenance)
-            .await
-            .unwrap();
+        let maintenance = PgPool::connect_with(control.superuser_options("postgres")).await.unwrap();
+        sqlx::query("CREATE DATABASE psn_hub").execute(&maintenance).await.unwrap();
         maintenance.close().await;
-        let db = PgPoolOptions::new()
-            .max_connections(4)
-            .connect_with(control.superuser_options(DATABASE))
-            .await
-            .unwrap();
+        let db =
+            PgPoolOptions::new().max_connections(4).connect_with(control.superuser_options(DATABASE)).await.unwrap();
         let token = tokens::generate("tr_pat_", 40);
         let runner = Arc::new(Script::default());
         let service = Service::start(&control, &token, runner.clone()).await;
-        Hub {
-            _dir: dir,
-            clusters,
-            control,
-            db,
-            token,
-            runner,
-            service,
-            http: reqwest::Client::new(),
-        }
+        Hub { _dir: dir, clusters, control, db, token, runner, service, http: reqwest::Client::new() }
     }
 
     pub fn origin(&self) -> &str {
@@ -162,21 +135,8 @@ impl Hub {
         self.service = Service::start(&self.control, &self.token, self.runner.clone()).await;
     }
 
-    pub async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        token: &str,
-        body: Option<Value>,
-    ) -> Reply {
-        self.send_with(
-            method,
-            path,
-            token,
-            body,
-            &[("x-trigger-api-version", "2025-07-16")],
-        )
-        .await
+    pub async fn send(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Reply {
+        self.send_with(method, path, token, body, &[("x-trigger-api-version", "2025-07-16")]).await
     }
 
     pub async fn send_with(
@@ -187,9 +147,7 @@ impl Hub {
         body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Reply {
-        let mut request = self
-            .http
-            .request(method, format!("{}{path}", self.origin()));
+        let mut request = self.http.request(method, format!("{}{path}", self.origin()));
         if !token.is_empty() {
             request = request.bearer_auth(token);
         }
@@ -201,32 +159,16 @@ impl Hub {
         }
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        assert!(
-            headers.contains_key("x-ratelimit-remaining") || token.is_empty(),
-            "no rate limit headers on {path}"
-        );
-        Reply {
-            status,
-            headers,
-            text: response.text().await.unwrap(),
-        }
+        assert!(headers.contains_key("x-ratelimit-remaining") || token.is_empty(), "no rate limit headers on {path}");
+        Reply { status, headers, text: response.text().await.unwrap() }
     }
 
     pub async fn raw(&self, path: &str, token: &str, content_type: &str, body: String) -> Reply {
         let url = format!("{}{path}", self.origin());
-        let request = self
-            .http
-            .post(url)
-            .bearer_auth(token)
-            .header("content-type", content_type)
-            .body(body);
+        let request = self.http.post(url).bearer_auth(token).header("content-type", content_type).body(body);
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        Reply {
-            status,
-            headers,
-            text: response.text().await.unwrap(),
-        }
+        Reply { status, headers, text: response.text().await.unwrap() }
     }
 
     pub async fn get(&self, path: &str, token: &str) -> Reply {
@@ -238,59 +180,34 @@ impl Hub {
     }
 
     pub async fn project(&self, name: &str) -> Project {
-        let orgs = self
-            .get("/api/v1/orgs", &self.token)
-            .await
-            .ok("GetOrgsResponseBody");
-        let path = format!(
-            "/api/v1/orgs/{}/projects",
-            orgs[0]["slug"].as_str().unwrap()
-        );
-        let project = self
-            .post(&path, &self.token, json!({ "name": name }))
-            .await
-            .ok("GetProjectResponseBody");
+        let orgs = self.get("/api/v1/orgs", &self.token).await.ok("GetOrgsResponseBody");
+        let path = format!("/api/v1/orgs/{}/projects", orgs[0]["slug"].as_str().unwrap());
+        let project = self.post(&path, &self.token, json!({ "name": name })).await.ok("GetProjectResponseBody");
         let reference = project["externalRef"].as_str().unwrap().to_owned();
         let mut keys = Vec::new();
         for env in ["prod", "dev"] {
             let path = format!("/api/v1/projects/{reference}/{env}");
-            let reply = self
-                .get(&path, &self.token)
-                .await
-                .ok("GetProjectEnvResponse");
+            let reply = self.get(&path, &self.token).await.ok("GetProjectEnvResponse");
             keys.push(reply["apiKey"].as_str().unwrap().to_owned());
         }
         let dev = keys.pop().unwrap();
         let prod = keys.pop().unwrap();
-        Project {
-            reference,
-            id: project["id"].as_str().unwrap().to_owned(),
-            prod,
-            dev,
-        }
+        Project { reference, id: project["id"].as_str().unwrap().to_owned(), prod, dev }
     }
 
     /// Registers these tasks (ids, or objects as the vendor's schema has them) and makes them current. Returns the version.
     pub async fn deploy(&self, key: &str, tasks: &[Value]) -> String {
-        let init = self
-            .initialize(key, json!({}))
-            .await
-            .ok("InitializeDeploymentResponseBody");
+        let init = self.initialize(key, json!({})).await.ok("InitializeDeploymentResponseBody");
         let id = init["id"].as_str().unwrap();
-        self.register(key, id, tasks)
-            .await
-            .ok("CreateBackgroundWorkerResponse");
+        self.register(key, id, tasks).await.ok("CreateBackgroundWorkerResponse");
         let events = self.finalize(key, id, json!({})).await;
-        assert_eq!(
-            events.last().map(|(name, _)| name.as_str()),
-            Some("complete"),
-            "{events:?}"
-        );
+        assert_eq!(events.last().map(|(name, _)| name.as_str()), Some("complete"), "{events:?}");
         init["version"].as_str().unwrap().to_owned()
     }
 
     pub async fn initialize(&self, key: &str, more: Value) -> Reply {
-        let mut body = json!({ "contentHash": "5b1ed3ff", "type": "MANAGED", "runtime": "node-24", "isLocalBuild": true });
+        let mut body =
+            json!({ "contentHash": "5b1ed3ff", "type": "MANAGED", "runtime": "node-24", "isLocalBuild": true });
         merge(&mut body, more);
         assert_schema("InitializeDeploymentRequestBody", &body);
         self.post("/api/v1/deployments", key, body).await
@@ -304,24 +221,13 @@ impl Hub {
             "metadata": { "contentHash": "5b1ed3ff", "packageVersion": "4.8.3", "cliPackageVersion": "4.8.3", "tasks": tasks, "queues": [] },
         });
         assert_schema("CreateBackgroundWorkerRequestBody", &body);
-        self.post(
-            &format!("/api/v1/deployments/{deployment}/background-workers"),
-            key,
-            body,
-        )
-        .await
+        self.post(&format!("/api/v1/deployments/{deployment}/background-workers"), key, body).await
     }
 
     /// The events of the reply: name and data.
     pub async fn finalize(&self, key: &str, deployment: &str, body: Value) -> Vec<(String, Value)> {
         assert_schema("FinalizeDeploymentRequestBody", &body);
-        let reply = self
-            .post(
-                &format!("/api/v3/deployments/{deployment}/finalize"),
-                key,
-                body,
-            )
-            .await;
+        let reply = self.post(&format!("/api/v3/deployments/{deployment}/finalize"), key, body).await;
         assert_eq!(
             (reply.status.as_u16(), &reply.headers["content-type"]),
             (200, &"text/event-stream".parse().unwrap())
@@ -329,55 +235,29 @@ impl Hub {
         let event = |block: &str| {
             let (name, data) = block.split_once('\n').unwrap();
             let name = name.strip_prefix("event: ").unwrap().to_owned();
-            (
-                name,
-                serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap(),
-            )
+            (name, serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap())
         };
-        reply
-            .text
-            .split("\n\n")
-            .filter(|block| !block.is_empty())
-            .map(event)
-            .collect()
+        reply.text.split("\n\n").filter(|block| !block.is_empty()).map(event).collect()
     }
 
     /// Triggers a task; the reply's id and whether it was known.
     pub async fn trigger(&self, key: &str, task: &str, options: Value) -> (String, bool) {
-        self.trigger_with(key, task, json!({ "n": 1 }), options)
-            .await
+        self.trigger_with(key, task, json!({ "n": 1 }), options).await
     }
 
-    pub async fn trigger_with(
-        &self,
-        key: &str,
-        task: &str,
-        payload: Value,
-        options: Value,
-    ) -> (String, bool) {
+    pub async fn trigger_with(&self, key: &str, task: &str, payload: Value, options: Value) -> (String, bool) {
         let body = json!({ "payload": payload, "options": options });
         assert_schema("TriggerTaskRequestBody", &body);
-        let reply = self
-            .post(&format!("/api/v1/tasks/{task}/trigger"), key, body)
-            .await
-            .ok("TriggerTaskResponse");
-        (
-            reply["id"].as_str().unwrap().to_owned(),
-            reply["isCached"].as_bool().unwrap(),
-        )
+        let reply = self.post(&format!("/api/v1/tasks/{task}/trigger"), key, body).await.ok("TriggerTaskResponse");
+        (reply["id"].as_str().unwrap().to_owned(), reply["isCached"].as_bool().unwrap())
     }
 
     pub async fn run(&self, key: &str, id: &str) -> Value {
-        self.get(&format!("/api/v3/runs/{id}"), key)
-            .await
-            .ok("RetrieveRunResponse")
+        self.get(&format!("/api/v3/runs/{id}"), key).await.ok("RetrieveRunResponse")
     }
 
     pub async fn status(&self, key: &str, id: &str) -> String {
-        self.run(key, id).await["status"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        self.run(key, id).await["status"].as_str().unwrap().to_owned()
     }
 
     /// Waits until the run is in one of these states.
@@ -408,11 +288,7 @@ impl Hub {
 
     /// Runs one statement on the control database.
     pub async fn sql(&self, statement: &'static str, id: &str) {
-        let result = sqlx::query(statement)
-            .bind(id)
-            .execute(&self.db)
-            .await
-            .unwrap();
+        let result = sqlx::query(statement).bind(id).execute(&self.db).await.unwrap();
         assert!(result.rows_affected() > 0, "{statement} found nothing");
     }
 }
@@ -420,43 +296,20 @@ impl Hub {
 impl Service {
     /// On a runtime of its own, so that it can be killed.
     async fn start(control: &ClusterInfo, token: &str, runner: Arc<Script>) -> Service {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let shutdown = CancellationToken::new();
-        let (options, access_token, stop) = (
-            control.superuser_options(DATABASE),
-            token.to_owned(),
-            shutdown.clone(),
-        );
+        let (options, access_token, stop) = (control.superuser_options(DATABASE), token.to_owned(), shutdown.clone());
         let started = runtime.spawn(async move {
-            let db = PgPoolOptions::new()
-                .max_connections(8)
-                .connect_with(options)
-                .await
-                .unwrap();
+            let db = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let origin = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
-            let ctx = TriggerContext {
-                db,
-                access_token,
-                origin: Url::parse(&origin).unwrap(),
-                runner,
-                shutdown: stop,
-            };
+            let ctx = TriggerContext { db, access_token, origin: Url::parse(&origin).unwrap(), runner, shutdown: stop };
             let service = trigger::start(ctx).await.unwrap();
             tokio::spawn(async move { axum::serve(listener, service.router).await });
             (origin, service.engine)
         });
         let (origin, engine) = started.await.unwrap();
-        Service {
-            runtime: Some(runtime),
-            origin,
-            shutdown,
-            engine: Some(engine),
-        }
+        Service { runtime: Some(runtime), origin, shutdown, engine: Some(engine) }
     }
 }
 
@@ -465,9 +318,7 @@ impl Drop for Hub {
         self.kill();
         let clusters = self.clusters.clone();
         // A drop cannot wait on the test's own runtime.
-        let stopped =
-            std::thread::spawn(move || Runtime::new().unwrap().block_on(clusters.stop_all()))
-                .join();
+        let stopped = std::thread::spawn(move || Runtime::new().unwrap().block_on(clusters.stop_all())).join();
         if !std::thread::panicking() {
             stopped.unwrap().unwrap();
         }
@@ -480,10 +331,7 @@ fn task(task: &Value) -> Value {
         other => other.clone(),
     };
     let file = format!("components/{}.wasm", full["id"].as_str().unwrap());
-    full.as_object_mut()
-        .unwrap()
-        .entry("filePath")
-        .or_insert(json!(file));
+    full.as_object_mut().unwrap().entry("filePath").or_insert(json!(file));
     full
 }
 

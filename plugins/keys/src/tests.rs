@@ -3,41 +3,19 @@ use psn_plugin::testing::Hub;
 use super::*;
 
 fn both_keys() -> Hub {
-    Hub::new(MANIFEST)
-        .secret("NEON_API_KEY")
-        .secret("TRIGGER_ACCESS_TOKEN")
+    Hub::new(MANIFEST).secret("NEON_API_KEY").secret("TRIGGER_ACCESS_TOKEN")
 }
 
 #[test]
 fn accepted_keys_are_ready_with_a_check_each() {
     let hub = both_keys();
-    hub.expect("neon", "GET /auth").reply(
-        200,
-        json!({"account_id": "u", "auth_method": "api_key_user"}),
-    );
-    hub.expect("trigger", "GET /api/v2/whoami").reply(
-        200,
-        json!({"userId": "u", "email": "a@b.ch", "dashboardUrl": ""}),
-    );
-    let State::Ready(report) = Keys::inspect().unwrap() else {
-        panic!("not ready")
-    };
-    let checks: Vec<_> = report
-        .checks
-        .iter()
-        .map(|check| (check.name.as_str(), check.status))
-        .collect();
-    assert_eq!(
-        checks,
-        [
-            ("NEON_API_KEY", Status::Pass),
-            ("TRIGGER_ACCESS_TOKEN", Status::Pass)
-        ]
-    );
-    assert!(
-        !format!("{report:?}").contains("a@b.ch"),
-        "who owns a key is nobody's business"
-    );
+    hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "u", "auth_method": "api_key_user"}));
+    hub.expect("trigger", "GET /api/v2/whoami")
+        .reply(200, json!({"userId": "u", "email": "a@b.ch", "dashboardUrl": ""}));
+    let State::Ready(report) = Keys::inspect().unwrap() else { panic!("not ready") };
+    let checks: Vec<_> = report.checks.iter().map(|check| (check.name.as_str(), check.status)).collect();
+    assert_eq!(checks, [("NEON_API_KEY", Status::Pass), ("TRIGGER_ACCESS_TOKEN", Status::Pass)]);
+    assert!(!format!("{report:?}").contains("a@b.ch"), "who owns a key is nobody's business");
 }
 
 #[test]
@@ -47,24 +25,10 @@ fn missing_keys_are_asked_for_with_where_to_find_them_before_any_service_is_call
         (&["NEON_API_KEY"], &["TRIGGER_ACCESS_TOKEN"]),
         (&["TRIGGER_ACCESS_TOKEN"], &["NEON_API_KEY"]),
     ] {
-        let _hub = there
-            .iter()
-            .fold(Hub::new(MANIFEST), |hub, name| hub.secret(name));
-        let State::Needs(needs) = Keys::inspect().unwrap() else {
-            panic!("no needs")
-        };
-        assert_eq!(
-            needs
-                .iter()
-                .map(|need| need.name.as_str())
-                .collect::<Vec<_>>(),
-            expected
-        );
-        assert!(
-            needs
-                .iter()
-                .all(|need| need.secret && need.origin.contains("https://"))
-        );
+        let _hub = there.iter().fold(Hub::new(MANIFEST), |hub, name| hub.secret(name));
+        let State::Needs(needs) = Keys::inspect().unwrap() else { panic!("no needs") };
+        assert_eq!(needs.iter().map(|need| need.name.as_str()).collect::<Vec<_>>(), expected);
+        assert!(needs.iter().all(|need| need.secret && need.origin.contains("https://")));
     }
 }
 
@@ -86,19 +50,11 @@ fn a_rejected_key_is_told_from_a_service_that_is_down() {
         (404, "not-found"),
     ] {
         let hub = both_keys();
-        hub.expect("neon", "GET /auth")
-            .reply(status, json!({"code": "", "message": "no"}));
+        hub.expect("neon", "GET /auth").reply(status, json!({"code": "", "message": "no"}));
         let failure = Keys::inspect().unwrap_err();
         assert_eq!(failure.code, code, "{status}");
-        assert!(
-            failure.message.contains("NEON_API_KEY"),
-            "{}",
-            failure.message
-        );
-        let says_how_to_replace = failure
-            .fix
-            .iter()
-            .any(|fix| fix == "psn keys set NEON_API_KEY --stdin");
+        assert!(failure.message.contains("NEON_API_KEY"), "{}", failure.message);
+        let says_how_to_replace = failure.fix.iter().any(|fix| fix == "psn keys set NEON_API_KEY --stdin");
         assert_eq!(says_how_to_replace, code == "key-rejected", "{status}");
     }
     let hub = both_keys();
@@ -111,8 +67,7 @@ fn a_rejected_key_is_told_from_a_service_that_is_down() {
 #[test]
 fn a_rejected_local_key_is_issued_anew() {
     let hub = both_keys().local();
-    hub.expect("neon", "GET /auth")
-        .reply(401, json!({"message": "no"}));
+    hub.expect("neon", "GET /auth").reply(401, json!({"message": "no"}));
     assert_eq!(Keys::inspect().unwrap_err().fix[0], "psn local up");
 }
 
@@ -121,13 +76,10 @@ fn a_busy_service_is_asked_again() {
     let hub = both_keys();
     hub.expect("neon", "GET /auth").reply(503, json!({}));
     hub.expect("neon", "GET /auth").reply(200, json!({}));
-    hub.expect("trigger", "GET /api/v2/whoami")
-        .reply(401, json!({"error": "Invalid or Missing Access Token"}));
+    hub.expect("trigger", "GET /api/v2/whoami").reply(401, json!({"error": "Invalid or Missing Access Token"}));
     let failure = Keys::inspect().unwrap_err();
     assert!(
-        failure
-            .message
-            .contains("Trigger.dev rejects TRIGGER_ACCESS_TOKEN: Invalid or Missing"),
+        failure.message.contains("Trigger.dev rejects TRIGGER_ACCESS_TOKEN: Invalid or Missing"),
         "{}",
         failure.message
     );

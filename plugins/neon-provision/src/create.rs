@@ -19,14 +19,8 @@ pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
     let org_id = match find::organisation()? {
         Organisation::Known(id) => id,
         Organisation::Choose(need) => {
-            return Err(Failure::new(
-                "organisation-unclear",
-                "The Neon key belongs to several organizations",
-            )
-            .fix(format!(
-                "Set neon.org_id in config/psn.toml to one of {}",
-                need.choices.join(", ")
-            )));
+            return Err(Failure::new("organisation-unclear", "The Neon key belongs to several organizations")
+                .fix(format!("Set neon.org_id in config/psn.toml to one of {}", need.choices.join(", "))));
         }
     };
     if let Found::One(project) = find::project(org_id.as_deref())? {
@@ -49,20 +43,12 @@ fn adopt(project: Project) -> Result<Noted, Failure> {
 }
 
 fn create(org_id: Option<String>) -> Result<Noted, Failure> {
-    let intent = Intent {
-        name: find::project_name(),
-        org_id,
-        started_at: context::now(),
-    };
+    let intent = Intent { name: find::project_name(), org_id, started_at: context::now() };
     notes::intend(&intent)?;
     progress(0, 3, format!("Creating the Neon project {}", intent.name));
     match neon::create(&intent.name, intent.org_id.as_deref()) {
         Ok(created) => {
-            let operations = created
-                .operations
-                .into_iter()
-                .map(|operation| operation.id)
-                .collect();
+            let operations = created.operations.into_iter().map(|operation| operation.id).collect();
             remember(created.project, operations, true, false)
         }
         Err(error) if error.may_have_been_applied() => {
@@ -70,9 +56,7 @@ fn create(org_id: Option<String>) -> Result<Noted, Failure> {
             match look_again(&intent)? {
                 Some(project) => remember(project, Vec::new(), true, false),
                 None => Err(Failure::from(error)
-                    .context(
-                        "Neon did not say whether it created the project, and does not show it yet",
-                    )
+                    .context("Neon did not say whether it created the project, and does not show it yet")
                     .retry_after_ms(UNANSWERED_RETRY_MS)),
             }
         }
@@ -93,29 +77,9 @@ fn look_again(intent: &Intent) -> Result<Option<Project>, Failure> {
     Ok(None)
 }
 
-fn remember(
-    project: Project,
-    operations: Vec<String>,
-    created: bool,
-    chosen: bool,
-) -> Result<Noted, Failure> {
-    let Project {
-        id,
-        name,
-        region_id,
-        pg_version,
-        ..
-    } = project;
-    let noted = Noted {
-        id,
-        name,
-        region_id,
-        pg_version,
-        created,
-        chosen,
-        operations,
-        host: None,
-    };
+fn remember(project: Project, operations: Vec<String>, created: bool, chosen: bool) -> Result<Noted, Failure> {
+    let Project { id, name, region_id, pg_version, .. } = project;
+    let noted = Noted { id, name, region_id, pg_version, created, chosen, operations, host: None };
     notes::note(&noted)?;
     Ok(noted)
 }

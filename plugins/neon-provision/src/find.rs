@@ -26,17 +26,9 @@ pub(crate) fn organisation() -> Result<Organisation, Failure> {
         [] => Organisation::Known(None),
         [only] => Organisation::Known(Some(only.id.clone())),
         several => {
-            let names: Vec<_> = several
-                .iter()
-                .map(|org| format!("{} is {}", org.id, org.name))
-                .collect();
-            let origin = format!(
-                "config/psn.toml; the Neon organizations of this key: {}",
-                names.join(", ")
-            );
-            Organisation::Choose(
-                Need::setting("neon.org_id", origin).choices(several.iter().map(|org| &org.id)),
-            )
+            let names: Vec<_> = several.iter().map(|org| format!("{} is {}", org.id, org.name)).collect();
+            let origin = format!("config/psn.toml; the Neon organizations of this key: {}", names.join(", "));
+            Organisation::Choose(Need::setting("neon.org_id", origin).choices(several.iter().map(|org| &org.id)))
         }
     })
 }
@@ -56,11 +48,10 @@ pub(crate) fn project(org_id: Option<&str>) -> Result<Found, Failure> {
     if let Some(id) = context::setting("neon.project_id") {
         return match neon::project(&id)? {
             Some(project) => Ok(Found::One(project)),
-            None => Err(Failure::new(
-                "project-not-found",
-                format!("Neon has no project {id}, which neon.project_id names"),
-            )
-            .fix("Set neon.project_id in config/psn.toml to an existing project, or remove it")),
+            None => {
+                Err(Failure::new("project-not-found", format!("Neon has no project {id}, which neon.project_id names"))
+                    .fix("Set neon.project_id in config/psn.toml to an existing project, or remove it"))
+            }
         };
     }
     let name = project_name();
@@ -82,13 +73,12 @@ pub(crate) fn by_name(name: &str, org_id: Option<&str>) -> Result<Found, Failure
         1 => Ok(Found::One(matching.remove(0))),
         _ => {
             let ids: Vec<_> = matching.into_iter().map(|project| project.id).collect();
-            let message = format!(
-                "Neon has {} projects named {name}: {}",
-                ids.len(),
-                ids.join(", ")
-            );
+            let message = format!("Neon has {} projects named {name}: {}", ids.len(), ids.join(", "));
             Err(Failure::new("ambiguous-project", message)
-                .fix(format!("Set neon.project_id in config/psn.toml to the one that is the hub's, for example \"{}\"", ids[0]))
+                .fix(format!(
+                    "Set neon.project_id in config/psn.toml to the one that is the hub's, for example \"{}\"",
+                    ids[0]
+                ))
                 .fix("Or delete the others: https://console.neon.tech/app/projects"))
         }
     }
@@ -98,23 +88,17 @@ pub(crate) fn by_name(name: &str, org_id: Option<&str>) -> Result<Found, Failure
 fn think_of_deleted(name: &str, org_id: Option<&str>) -> Result<(), Failure> {
     let ignored = context::setting("neon.ignore_deleted");
     let deleted = exact(name, org_id, true)?;
-    match deleted
-        .into_iter()
-        .find(|project| ignored.as_deref() != Some(&project.id))
-    {
+    match deleted.into_iter().find(|project| ignored.as_deref() != Some(&project.id)) {
         None => Ok(()),
         Some(project) => {
-            let until = project
-                .recoverable_until
-                .map(|until| format!(" until {until}"))
-                .unwrap_or_default();
-            let message = format!(
-                "The hub's Neon project {} was deleted, and can be recovered{until}",
-                project.id
-            );
-            Err(Failure::new("project-recoverable", message)
-                .fix(format!("neon projects recover {}", project.id))
-                .fix(format!("Or set neon.ignore_deleted = \"{}\" in config/psn.toml to begin with an empty database", project.id)))
+            let until = project.recoverable_until.map(|until| format!(" until {until}")).unwrap_or_default();
+            let message = format!("The hub's Neon project {} was deleted, and can be recovered{until}", project.id);
+            Err(Failure::new("project-recoverable", message).fix(format!("neon projects recover {}", project.id)).fix(
+                format!(
+                    "Or set neon.ignore_deleted = \"{}\" in config/psn.toml to begin with an empty database",
+                    project.id
+                ),
+            ))
         }
     }
 }
@@ -122,10 +106,7 @@ fn think_of_deleted(name: &str, org_id: Option<&str>) -> Result<(), Failure> {
 fn exact(name: &str, org_id: Option<&str>, deleted: bool) -> Result<Vec<Project>, Failure> {
     for attempt in 1..=SEARCHES {
         if let Search::Complete(projects) = neon::search(name, org_id, deleted)? {
-            return Ok(projects
-                .into_iter()
-                .filter(|project| project.name == name)
-                .collect());
+            return Ok(projects.into_iter().filter(|project| project.name == name).collect());
         }
         if attempt < SEARCHES {
             context::sleep_ms(SEARCH_PAUSE_MS);

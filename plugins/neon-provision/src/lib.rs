@@ -41,10 +41,7 @@ impl Step for NeonProvision {
                 format!("Adopt the Neon project {} ({})", project.name, project.id)
             }
         };
-        Ok(State::pending([
-            change,
-            "Keep its connection strings in config/hub.env".into(),
-        ]))
+        Ok(State::pending([change, "Keep its connection strings in config/hub.env".into()]))
     }
 
     fn apply() -> Result<Report, Failure> {
@@ -59,37 +56,24 @@ impl Step for NeonProvision {
         keep_connection_strings(&mut noted)?;
         progress(3, 3, "The database is there");
         let verb = if noted.created { "Created" } else { "Adopted" };
-        Ok(report(
-            format!("{verb} the Neon project {}", noted.name),
-            &noted,
-        ))
+        Ok(report(format!("{verb} the Neon project {}", noted.name), &noted))
     }
 
     fn verify() -> Result<Report, Failure> {
-        let noted =
-            notes::noted()?.ok_or_else(|| incomplete("No Neon project is noted for this hub"))?;
+        let noted = notes::noted()?.ok_or_else(|| incomplete("No Neon project is noted for this hub"))?;
         if neon::project(&noted.id)?.is_none() {
-            return Err(incomplete(&format!(
-                "The Neon project {} is gone",
-                noted.id
-            )));
+            return Err(incomplete(&format!("The Neon project {} is gone", noted.id)));
         }
         match neon::endpoint(&noted.id)? {
             None => {
-                return Err(incomplete(&format!(
-                    "The Neon project {} has no endpoint to connect to",
-                    noted.id
-                )));
+                return Err(incomplete(&format!("The Neon project {} has no endpoint to connect to", noted.id)));
             }
             Some(endpoint) if endpoint.disabled => {
-                return Err(Failure::new(
-                    "endpoint-disabled",
-                    format!("The endpoint {} is disabled", endpoint.id),
-                )
-                .fix(format!(
-                    "Enable it in the Neon console: https://console.neon.tech/app/projects/{}",
-                    noted.id
-                )));
+                return Err(Failure::new("endpoint-disabled", format!("The endpoint {} is disabled", endpoint.id))
+                    .fix(format!(
+                        "Enable it in the Neon console: https://console.neon.tech/app/projects/{}",
+                        noted.id
+                    )));
             }
             Some(_) => {}
         }
@@ -98,10 +82,7 @@ impl Step for NeonProvision {
                 return Err(incomplete(&format!("{name} is not in config/hub.env")));
             }
         }
-        Ok(report(
-            format!("The Neon project {} can be connected to", noted.name),
-            &noted,
-        ))
+        Ok(report(format!("The Neon project {} can be connected to", noted.name), &noted))
     }
 
     fn destroy() -> Result<Report, Failure> {
@@ -133,40 +114,24 @@ impl Step for NeonProvision {
 /// port may have changed.
 fn inspect_noted(noted: &Noted) -> Result<State, Failure> {
     let Some(endpoint) = neon::endpoint(&noted.id)? else {
-        return Ok(State::pending([format!(
-            "Wait for the endpoint of {}",
-            noted.name
-        )]));
+        return Ok(State::pending([format!("Wait for the endpoint of {}", noted.name)]));
     };
     let kept = secrets::exists(POOLED) && secrets::exists(DIRECT);
     if kept && noted.host.as_deref() == Some(&endpoint.host) && noted.operations.is_empty() {
-        return Ok(State::ready(report(
-            format!("The Neon project {} is there", noted.name),
-            noted,
-        )));
+        return Ok(State::ready(report(format!("The Neon project {} is there", noted.name), noted)));
     }
     let change = match &noted.host {
         Some(host) if *host != endpoint.host => {
-            format!(
-                "Keep the connection strings of {} anew: it moved from {host} to {}",
-                noted.name, endpoint.host
-            )
+            format!("Keep the connection strings of {} anew: it moved from {host} to {}", noted.name, endpoint.host)
         }
-        _ => format!(
-            "Keep the connection strings of {} in config/hub.env",
-            noted.name
-        ),
+        _ => format!("Keep the connection strings of {} in config/hub.env", noted.name),
     };
     Ok(State::pending([change]))
 }
 
 fn keep_connection_strings(noted: &mut Noted) -> Result<(), Failure> {
     let endpoint = neon::endpoint(&noted.id)?.ok_or_else(|| {
-        incomplete(&format!(
-            "The Neon project {} has no endpoint yet",
-            noted.id
-        ))
-        .retry_after_ms(10_000)
+        incomplete(&format!("The Neon project {} has no endpoint yet", noted.id)).retry_after_ms(10_000)
     })?;
     let database = context::setting_or("neon.database", "hub");
     let role = context::setting_or("neon.role", "hub_owner");
@@ -174,9 +139,7 @@ fn keep_connection_strings(noted: &mut Noted) -> Result<(), Failure> {
     neon::keep_connection_uri(&noted.id, &database, &role, neon::Endpoint::DIRECT)?;
     for name in [POOLED, DIRECT] {
         if !secrets::exists(name) {
-            return Err(incomplete(&format!(
-                "Neon answered no connection string for {name}"
-            )));
+            return Err(incomplete(&format!("Neon answered no connection string for {name}")));
         }
     }
     noted.host = Some(endpoint.host);
@@ -190,10 +153,7 @@ fn destroy_unnoted() -> Result<Report, Failure> {
         return Ok(Report::new("psn has made no Neon project for this hub"));
     };
     if let Found::One(project) = find::by_name(&intent.name, intent.org_id.as_deref())? {
-        let message = format!(
-            "An interrupted run may have created the Neon project {} ({})",
-            project.name, project.id
-        );
+        let message = format!("An interrupted run may have created the Neon project {} ({})", project.name, project.id);
         return Err(Failure::new("unfinished-creation", message).fix("psn run neon-provision"));
     }
     notes::forget()?;

@@ -63,10 +63,7 @@ pub(crate) fn organizations() -> Result<Option<Vec<Organization>>, http::Error> 
     struct Reply {
         organizations: Vec<Organization>,
     }
-    let reply = neon()
-        .get("/users/me/organizations")
-        .retry_when_busy()
-        .send()?;
+    let reply = neon().get("/users/me/organizations").retry_when_busy().send()?;
     if reply.status() == 403 {
         return Ok(None);
     }
@@ -116,22 +113,13 @@ pub(crate) fn search(text: &str, org_id: Option<&str>, deleted: bool) -> Result<
         }
         cursor = next;
     }
-    Err(Failure::new(
-        "too-many-projects",
-        format!(
-            "Neon lists more than {} projects like `{text}`",
-            MOST_PAGES * PAGE
-        ),
-    )
-    .fix("Set neon.project_id in config/psn.toml to the project that this hub is to use"))
+    Err(Failure::new("too-many-projects", format!("Neon lists more than {} projects like `{text}`", MOST_PAGES * PAGE))
+        .fix("Set neon.project_id in config/psn.toml to the project that this hub is to use"))
 }
 
 /// None where there is no such project any more.
 pub(crate) fn project(id: &str) -> Result<Option<Project>, http::Error> {
-    let reply = neon()
-        .get(path!("/projects/{}", id))
-        .retry_when_busy()
-        .send()?;
+    let reply = neon().get(path!("/projects/{}", id)).retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(None);
     }
@@ -165,41 +153,23 @@ pub(crate) fn create(name: &str, org_id: Option<&str>) -> Result<Created, http::
     if let Some(region) = context::setting("neon.region") {
         project["region_id"] = region.into();
     }
-    if let Some(version) =
-        context::setting("neon.pg_version").and_then(|text| text.parse::<u32>().ok())
-    {
+    if let Some(version) = context::setting("neon.pg_version").and_then(|text| text.parse::<u32>().ok()) {
         project["pg_version"] = version.into();
     }
-    let reply = neon()
-        .post("/projects")
-        .json(&json!({ "project": project }))
-        .retry_when_busy()
-        .send()?;
-    let Reply {
-        project,
-        operations,
-    } = reply.success()?.json()?;
-    Ok(Created {
-        project,
-        operations,
-    })
+    let reply = neon().post("/projects").json(&json!({ "project": project })).retry_when_busy().send()?;
+    let Reply { project, operations } = reply.success()?.json()?;
+    Ok(Created { project, operations })
 }
 
 /// When it can be recovered until, or none where it was gone before.
 pub(crate) fn delete(id: &str) -> Result<Option<String>, http::Error> {
     // Deleting twice deletes once.
-    let reply = neon()
-        .delete(path!("/projects/{}", id))
-        .idempotent()
-        .retry_when_busy()
-        .send()?;
+    let reply = neon().delete(path!("/projects/{}", id)).idempotent().retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(None);
     }
     let project = reply.success()?.json::<ProjectReply>()?.project;
-    Ok(Some(project.recoverable_until.unwrap_or_else(|| {
-        "the end of Neon's recovery time".into()
-    })))
+    Ok(Some(project.recoverable_until.unwrap_or_else(|| "the end of Neon's recovery time".into())))
 }
 
 /// The endpoint that takes writes.
@@ -208,14 +178,9 @@ pub(crate) fn endpoint(project: &str) -> Result<Option<Endpoint>, http::Error> {
     struct Reply {
         endpoints: Vec<Endpoint>,
     }
-    let reply = neon()
-        .get(path!("/projects/{}/endpoints", project))
-        .retry_when_busy()
-        .send()?;
+    let reply = neon().get(path!("/projects/{}/endpoints", project)).retry_when_busy().send()?;
     let endpoints = reply.success()?.json::<Reply>()?.endpoints;
-    Ok(endpoints
-        .into_iter()
-        .find(|endpoint| endpoint.kind == "read_write"))
+    Ok(endpoints.into_iter().find(|endpoint| endpoint.kind == "read_write"))
 }
 
 pub(crate) fn operations(project: &str) -> Result<Vec<Operation>, http::Error> {
@@ -223,11 +188,7 @@ pub(crate) fn operations(project: &str) -> Result<Vec<Operation>, http::Error> {
     struct Reply {
         operations: Vec<Operation>,
     }
-    let reply = neon()
-        .get(path!("/projects/{}/operations", project))
-        .query("limit", PAGE)
-        .retry_when_busy()
-        .send()?;
+    let reply = neon().get(path!("/projects/{}/operations", project)).query("limit", PAGE).retry_when_busy().send()?;
     Ok(reply.success()?.json::<Reply>()?.operations)
 }
 
@@ -237,10 +198,7 @@ pub(crate) fn operation(project: &str, id: &str) -> Result<Option<Operation>, ht
     struct Reply {
         operation: Operation,
     }
-    let reply = neon()
-        .get(path!("/projects/{}/operations/{}", project, id))
-        .retry_when_busy()
-        .send()?;
+    let reply = neon().get(path!("/projects/{}/operations/{}", project, id)).retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(None);
     }
@@ -248,12 +206,7 @@ pub(crate) fn operation(project: &str, id: &str) -> Result<Option<Operation>, ht
 }
 
 /// Has Neon answer the connection string; the manifest's `capture` puts it where the host keeps it.
-pub(crate) fn keep_connection_uri(
-    project: &str,
-    database: &str,
-    role: &str,
-    pooled: bool,
-) -> Result<(), Failure> {
+pub(crate) fn keep_connection_uri(project: &str, database: &str, role: &str, pooled: bool) -> Result<(), Failure> {
     let reply = neon()
         .get(path!("/projects/{}/connection_uri", project))
         .query("database_name", database)

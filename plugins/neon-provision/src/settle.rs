@@ -34,13 +34,8 @@ fn progress_of(status: &str) -> Progress {
 pub(crate) fn wait(noted: &mut Noted) -> Result<(), Failure> {
     let mut open = noted.operations.clone();
     if open.is_empty() {
-        let running =
-            |operation: &Operation| matches!(progress_of(&operation.status), Progress::Running);
-        open = neon::operations(&noted.id)?
-            .into_iter()
-            .filter(running)
-            .map(|operation| operation.id)
-            .collect();
+        let running = |operation: &Operation| matches!(progress_of(&operation.status), Progress::Running);
+        open = neon::operations(&noted.id)?.into_iter().filter(running).map(|operation| operation.id).collect();
     }
     let (mut pause, mut waited) = (FIRST_PAUSE_MS, 0);
     let mut failed = None;
@@ -77,28 +72,15 @@ pub(crate) fn wait(noted: &mut Noted) -> Result<(), Failure> {
 fn too_slow(operation: &Operation) -> Failure {
     let Operation { action, status, .. } = operation;
     let minutes = PATIENCE_MS / 60_000;
-    Failure::new(
-        "operation-slow",
-        format!("Neon's operation {action} is still {status} after {minutes} minutes"),
-    )
-    .fix("Run the same command again: it goes on waiting")
-    .retry_after_ms(SLOW_RETRY_MS)
+    Failure::new("operation-slow", format!("Neon's operation {action} is still {status} after {minutes} minutes"))
+        .fix("Run the same command again: it goes on waiting")
+        .retry_after_ms(SLOW_RETRY_MS)
 }
 
 fn ended_badly(project: &str, operation: &Operation) -> Failure {
-    let Operation {
-        action,
-        status,
-        error,
-        ..
-    } = operation;
+    let Operation { action, status, error, .. } = operation;
     let reason = error.as_deref().unwrap_or("Neon gave no reason");
-    Failure::new(
-        "operation-failed",
-        format!("Neon's operation {action} ended as {status}: {reason}"),
-    )
-    .fix(format!(
-        "Look at the project: https://console.neon.tech/app/projects/{project}"
-    ))
-    .fix("psn run neon-provision")
+    Failure::new("operation-failed", format!("Neon's operation {action} ended as {status}: {reason}"))
+        .fix(format!("Look at the project: https://console.neon.tech/app/projects/{project}"))
+        .fix("psn run neon-provision")
 }

@@ -21,14 +21,8 @@ pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
     let org = match find::organisation()? {
         Organisation::Known(org) => org,
         Organisation::Choose(need) => {
-            return Err(Failure::new(
-                "organisation-unclear",
-                "The Trigger.dev token belongs to several organisations",
-            )
-            .fix(format!(
-                "Set trigger.org in config/psn.toml to one of {}",
-                need.choices.join(", ")
-            )));
+            return Err(Failure::new("organisation-unclear", "The Trigger.dev token belongs to several organisations")
+                .fix(format!("Set trigger.org in config/psn.toml to one of {}", need.choices.join(", "))));
         }
     };
     if let Found::One(project) = find::project(&org)? {
@@ -46,28 +40,16 @@ pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
 
 fn adopt(project: Project) -> Result<Noted, Failure> {
     log::info!("Adopting the Trigger.dev project {}", project.name; project = project.external_ref);
-    let chosen =
-        context::setting("trigger.project_ref").is_some() && project.name != find::project_name();
+    let chosen = context::setting("trigger.project_ref").is_some() && project.name != find::project_name();
     remember(project, false, chosen)
 }
 
 fn create(org: &Org) -> Result<Noted, Failure> {
-    let intent = Intent {
-        name: find::project_name(),
-        org: org.slug.clone(),
-        started_at: context::now(),
-    };
+    let intent = Intent { name: find::project_name(), org: org.slug.clone(), started_at: context::now() };
     notes::intend(&intent)?;
-    progress(
-        0,
-        4,
-        format!("Creating the Trigger.dev project {}", intent.name),
-    );
+    progress(0, 4, format!("Creating the Trigger.dev project {}", intent.name));
     let mut created = trigger::create(&org.slug, &intent.name);
-    if created
-        .as_ref()
-        .is_err_and(|error| error.status() == PLAN_REQUIRED)
-    {
+    if created.as_ref().is_err_and(|error| error.status() == PLAN_REQUIRED) {
         activate_free_plan(org)?;
         created = trigger::create(&org.slug, &intent.name);
     }
@@ -101,23 +83,21 @@ fn activate_free_plan(org: &Org) -> Result<(), Failure> {
 fn plan_needed(org: &Org) -> Failure {
     Failure::new(
         "plan-needed",
-        format!(
-            "The Trigger.dev organisation {} has no plan yet; the free one will do",
-            org.title
-        ),
+        format!("The Trigger.dev organisation {} has no plan yet; the free one will do", org.title),
     )
-    .fix(format!(
-        "Choose one: https://cloud.trigger.dev/orgs/{}/select-plan",
-        org.slug
-    ))
+    .fix(format!("Choose one: https://cloud.trigger.dev/orgs/{}/select-plan", org.slug))
 }
 
 fn refused(org: &Org, error: http::Error) -> Failure {
     match error.status() {
         PLAN_REQUIRED => plan_needed(org),
         Some(400 | 404..=422) => {
-            Failure::new("create-refused", format!("Trigger.dev refused to create the project: {}", error.message))
-                .fix(format!("Make room for a project, or choose a plan with more: https://cloud.trigger.dev/orgs/{}", org.slug))
+            Failure::new("create-refused", format!("Trigger.dev refused to create the project: {}", error.message)).fix(
+                format!(
+                    "Make room for a project, or choose a plan with more: https://cloud.trigger.dev/orgs/{}",
+                    org.slug
+                ),
+            )
         }
         _ => error.into(),
     }
@@ -134,20 +114,8 @@ fn look_again(intent: &Intent) -> Result<Option<Project>, Failure> {
 }
 
 fn remember(project: Project, created: bool, chosen: bool) -> Result<Noted, Failure> {
-    let Project {
-        id,
-        external_ref,
-        name,
-        organization,
-    } = project;
-    let noted = Noted {
-        id,
-        external_ref,
-        name,
-        org: organization.slug,
-        created,
-        chosen,
-    };
+    let Project { id, external_ref, name, organization } = project;
+    let noted = Noted { id, external_ref, name, org: organization.slug, created, chosen };
     notes::note(&noted)?;
     Ok(noted)
 }

@@ -45,29 +45,15 @@ pub(crate) fn look(noted: &Noted, tasks: &Tasks) -> Result<Deployed, Failure> {
         return lacking(false, "nothing is deployed".into());
     };
     if current.external_id.as_deref() != Some(&tasks.content_hash) {
-        return lacking(
-            false,
-            format!("version {} has other tasks", current.version),
-        );
+        return lacking(false, format!("version {} has other tasks", current.version));
     }
     let there = trigger::current_tasks(&noted.external_ref)?;
-    let missing: Vec<_> = tasks
-        .ids()
-        .into_iter()
-        .filter(|id| !there.iter().any(|task| task == id))
-        .collect();
+    let missing: Vec<_> = tasks.ids().into_iter().filter(|id| !there.iter().any(|task| task == id)).collect();
     if !missing.is_empty() {
         return lacking(true, format!("the deployment lacks {}", missing.join(", ")));
     }
-    let mut checks = vec![Check::pass(
-        "tasks",
-        format!("✓ Deployed: {}", tasks.names()),
-    )];
-    let schedules = if tasks.scheduled().next().is_some() {
-        trigger::schedules()?
-    } else {
-        Vec::new()
-    };
+    let mut checks = vec![Check::pass("tasks", format!("✓ Deployed: {}", tasks.names()))];
+    let schedules = if tasks.scheduled().next().is_some() { trigger::schedules()? } else { Vec::new() };
     for task in tasks.scheduled() {
         let mut of_task = schedules.iter().filter(|schedule| schedule.task == task.id);
         let Some(first) = of_task.next() else {
@@ -80,8 +66,10 @@ pub(crate) fn look(noted: &Noted, tasks: &Tasks) -> Result<Deployed, Failure> {
         } else {
             // A person switched it off; switching it on again is theirs too.
             let org = &noted.org;
-            Check::warn(name, format!("✗ The schedule of {id} is switched off"))
-                .fix(format!("Switch it on, under Schedules in the project {}: https://cloud.trigger.dev/orgs/{org}", noted.name))
+            Check::warn(name, format!("✗ The schedule of {id} is switched off")).fix(format!(
+                "Switch it on, under Schedules in the project {}: https://cloud.trigger.dev/orgs/{org}",
+                noted.name
+            ))
         });
     }
     Ok(Deployed::Complete(checks))
@@ -114,11 +102,8 @@ pub(crate) fn bring_up_to_date(noted: &Noted, tasks: &Tasks) -> Result<(), Failu
 }
 
 fn key_rejected() -> Failure {
-    Failure::new(
-        "key-rejected",
-        "Trigger.dev rejects the production key that it answered just now",
-    )
-    .fix("psn run trigger-provision")
+    Failure::new("key-rejected", "Trigger.dev rejects the production key that it answered just now")
+        .fix("psn run trigger-provision")
 }
 
 /// The local hub runs the components as they are: it is told about them in the words of Trigger.dev's own build machines.
@@ -135,9 +120,7 @@ fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Failure> {
     for warning in trigger::register_tasks(&started.id, &worker(tasks)).map_err(refused)? {
         log::warn!("{}", warning);
     }
-    if let Some(message) = trigger::finalize(&started.id, &format!("sha256:{}", tasks.content_hash))
-        .map_err(refused)?
-    {
+    if let Some(message) = trigger::finalize(&started.id, &format!("sha256:{}", tasks.content_hash)).map_err(refused)? {
         return Err(failed(&started.version, &message));
     }
     wait(|| trigger::deployment(&started.id).map(Some))
@@ -163,8 +146,7 @@ fn resource(task: &Task) -> serde_json::Value {
     let mut resource = json!({ "id": task.id, "filePath": task.file_path });
     if let Some(cron) = &task.cron {
         resource["triggerSource"] = "schedule".into();
-        resource["schedule"] =
-            json!({ "cron": cron, "timezone": task.timezone.as_deref().unwrap_or("UTC") });
+        resource["schedule"] = json!({ "cron": cron, "timezone": task.timezone.as_deref().unwrap_or("UTC") });
     }
     if let Some(seconds) = task.max_duration_s {
         resource["maxDuration"] = seconds.into();
@@ -181,37 +163,21 @@ fn resource(task: &Task) -> serde_json::Value {
 /// Trigger.dev's own CLI bundles and uploads. That it exits with 0 does not mean that anything is deployed.
 fn by_cli(tasks: &Tasks, force: bool) -> Result<Deployment, Failure> {
     let hash = tasks.content_hash.as_str();
-    let mut args = vec![
-        "deploy",
-        "--env",
-        "prod",
-        "--skip-update-check",
-        "--external-id",
-        hash,
-    ];
+    let mut args = vec!["deploy", "--env", "prod", "--skip-update-check", "--external-id", hash];
     args.extend(force.then_some("--force"));
     let output = tool::run("trigger", &args)?;
     if !output.is_success() {
-        let message = format!(
-            "`trigger deploy` ended with {}: {}",
-            output.exit_code,
-            output.last_words(LAST_WORDS)
-        );
+        let message = format!("`trigger deploy` ended with {}: {}", output.exit_code, output.last_words(LAST_WORDS));
         return Err(Failure::new("deploy-failed", message).fix("psn run trigger-provision"));
     }
     wait(|| trigger::deployment_by_external_id(hash))
 }
 
-fn wait(
-    mut look: impl FnMut() -> Result<Option<Deployment>, http::Error>,
-) -> Result<Deployment, Failure> {
+fn wait(mut look: impl FnMut() -> Result<Option<Deployment>, http::Error>) -> Result<Deployment, Failure> {
     let (mut pause, mut waited) = (FIRST_PAUSE_MS, 0);
     loop {
         let seen = look()?;
-        let status = seen
-            .as_ref()
-            .map_or("not to be seen", |deployment| deployment.status.as_str())
-            .to_owned();
+        let status = seen.as_ref().map_or("not to be seen", |deployment| deployment.status.as_str()).to_owned();
         match (status.as_str(), seen) {
             ("DEPLOYED", Some(deployment)) => return Ok(deployment),
             ("FAILED" | "CANCELED" | "TIMED_OUT", Some(deployment)) => {
@@ -228,21 +194,13 @@ fn wait(
 
 fn too_slow(status: &str) -> Failure {
     let minutes = PATIENCE_MS / 60_000;
-    Failure::new(
-        "deploy-slow",
-        format!("The deployment is still {status} after {minutes} minutes"),
-    )
-    .fix("Run the same command again: it goes on waiting")
-    .retry_after_ms(SLOW_RETRY_MS)
+    Failure::new("deploy-slow", format!("The deployment is still {status} after {minutes} minutes"))
+        .fix("Run the same command again: it goes on waiting")
+        .retry_after_ms(SLOW_RETRY_MS)
 }
 
 fn ended_badly(deployment: &Deployment) -> Failure {
-    let Deployment {
-        version,
-        status,
-        error,
-        ..
-    } = deployment;
+    let Deployment { version, status, error, .. } = deployment;
     match error {
         Some(error) if error.name == "SchedulePlanLimitError" => {
             Failure::new("schedule-plan-limit", format!("Trigger.dev refuses the schedule: {}", error.message))
@@ -255,20 +213,16 @@ fn ended_badly(deployment: &Deployment) -> Failure {
 }
 
 fn failed(version: &str, reason: &str) -> Failure {
-    Failure::new(
-        "deploy-failed",
-        format!("Trigger.dev could not deploy version {version}: {reason}"),
-    )
-    .fix("psn run trigger-provision")
+    Failure::new("deploy-failed", format!("Trigger.dev could not deploy version {version}: {reason}"))
+        .fix("psn run trigger-provision")
 }
 
 fn refused(error: http::Error) -> Failure {
     match error.status() {
-        Some(400 | 404..=422) => Failure::new(
-            "deploy-refused",
-            format!("Trigger.dev refused the tasks: {}", error.message),
-        )
-        .fix("psn run trigger-provision"),
+        Some(400 | 404..=422) => {
+            Failure::new("deploy-refused", format!("Trigger.dev refused the tasks: {}", error.message))
+                .fix("psn run trigger-provision")
+        }
         _ => error.into(),
     }
 }

@@ -24,30 +24,16 @@ pub(crate) fn stale(noted: &Noted, tasks: &Tasks) -> Result<Vec<String>, Failure
 pub(crate) fn bring_up_to_date(noted: &Noted, tasks: &Tasks) -> Result<(), Failure> {
     let there = trigger::variables(&noted.external_ref)?;
     let Changes { secrets, plain } = changes(noted, tasks, &there)?;
-    let missing: Vec<_> = secrets
-        .iter()
-        .filter(|(_, print)| print.is_none())
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let missing: Vec<_> = secrets.iter().filter(|(_, print)| print.is_none()).map(|(name, _)| name.as_str()).collect();
     if !missing.is_empty() {
-        let message = format!(
-            "The tasks need {}, which earlier steps of the setup make",
-            missing.join(", ")
-        );
+        let message = format!("The tasks need {}, which earlier steps of the setup make", missing.join(", "));
         return Err(Failure::new("secret-missing", message).fix("psn run setup"));
     }
     let mut imported = notes::imported(noted)?;
     if !secrets.is_empty() {
-        let references: BTreeMap<_, _> = secrets
-            .keys()
-            .map(|name| (name, secrets::reference(name)))
-            .collect();
+        let references: BTreeMap<_, _> = secrets.keys().map(|name| (name, secrets::reference(name))).collect();
         trigger::import_variables(&noted.external_ref, json!(references), true)?;
-        imported.secrets.extend(
-            secrets
-                .into_iter()
-                .filter_map(|(name, print)| Some((name, print?))),
-        );
+        imported.secrets.extend(secrets.into_iter().filter_map(|(name, print)| Some((name, print?))));
         notes::note_imported(&imported)?;
     }
     if !plain.is_empty() {
@@ -67,11 +53,7 @@ struct Changes {
 fn changes(noted: &Noted, tasks: &Tasks, there: &[String]) -> Result<Changes, Failure> {
     let imported = notes::imported(noted)?;
     let wanted = |name: &&String| !name.starts_with(RESERVED_PREFIX);
-    let secrets = tasks
-        .env
-        .iter()
-        .filter(wanted)
-        .map(|name| (name.clone(), secrets::fingerprint(name)));
+    let secrets = tasks.env.iter().filter(wanted).map(|name| (name.clone(), secrets::fingerprint(name)));
     let secrets = secrets
         .filter(|(name, print)| {
             print.is_none() || !there.contains(name) || imported.secrets.get(name) != print.as_ref()

@@ -40,23 +40,15 @@ impl Step for TriggerProvision {
             Organisation::Known(organisation) => organisation,
         };
         let change = match find::project(&organisation)? {
-            Found::Nothing => format!(
-                "Create the Trigger.dev project {} in {}",
-                find::project_name(),
-                organisation.title
-            ),
-            Found::One(project) => format!(
-                "Adopt the Trigger.dev project {} ({})",
-                project.name, project.external_ref
-            ),
+            Found::Nothing => {
+                format!("Create the Trigger.dev project {} in {}", find::project_name(), organisation.title)
+            }
+            Found::One(project) => format!("Adopt the Trigger.dev project {} ({})", project.name, project.external_ref),
         };
         Ok(State::pending([
             change,
             "Keep its production key in config/hub.env".into(),
-            format!(
-                "Set {} environment variables",
-                tasks.env.len() + tasks.plain_env.len()
-            ),
+            format!("Set {} environment variables", tasks.env.len() + tasks.plain_env.len()),
             format!("Deploy {}", tasks.names()),
         ]))
     }
@@ -73,11 +65,8 @@ impl Step for TriggerProvision {
         trigger::keep_environment_key(&noted.external_ref)?;
         for name in [PROJECT_REF, ENVIRONMENT_KEY] {
             if !secrets::exists(name) {
-                return Err(Failure::new(
-                    "key-not-answered",
-                    format!("Trigger.dev answered no value for {name}"),
-                )
-                .fix("psn run trigger-provision"));
+                return Err(Failure::new("key-not-answered", format!("Trigger.dev answered no value for {name}"))
+                    .fix("psn run trigger-provision"));
             }
         }
         progress(2, 4, "Setting the tasks' environment variables");
@@ -87,11 +76,7 @@ impl Step for TriggerProvision {
         notes::settled()?;
         progress(4, 4, "The tasks are deployed");
         let verb = if noted.created { "Created" } else { "Adopted" };
-        let message = format!(
-            "{verb} the Trigger.dev project {} and deployed {}",
-            noted.name,
-            tasks.names()
-        );
+        let message = format!("{verb} the Trigger.dev project {} and deployed {}", noted.name, tasks.names());
         Ok(report(message, &noted, &tasks))
     }
 
@@ -101,21 +86,15 @@ impl Step for TriggerProvision {
         };
         if noted.chosen {
             let name = &noted.name;
-            let message = format!(
-                "Left the Trigger.dev project {name} alone: it was chosen in config/psn.toml, not made by psn"
-            );
+            let message =
+                format!("Left the Trigger.dev project {name} alone: it was chosen in config/psn.toml, not made by psn");
             notes::forget()?;
             return Ok(Report::new(message));
         }
         let deleted = trigger::delete(&noted.external_ref)?;
         notes::forget()?;
-        let verb = if deleted {
-            "Deleted the Trigger.dev project"
-        } else {
-            "Deleted before: the Trigger.dev project"
-        };
-        Ok(Report::new(format!("{verb} {}", noted.name))
-            .data(json!({ "project_ref": noted.external_ref })))
+        let verb = if deleted { "Deleted the Trigger.dev project" } else { "Deleted before: the Trigger.dev project" };
+        Ok(Report::new(format!("{verb} {}", noted.name)).data(json!({ "project_ref": noted.external_ref })))
     }
 }
 
@@ -128,17 +107,11 @@ fn inspect_noted(noted: &Noted, tasks: &Tasks) -> Result<State, Failure> {
         deploy::Deployed::KeyRejected
     };
     if matches!(deployed, deploy::Deployed::KeyRejected) {
-        changes.push(format!(
-            "Keep the production key of {} in config/hub.env",
-            noted.name
-        ));
+        changes.push(format!("Keep the production key of {} in config/hub.env", noted.name));
     }
     let stale = environment::stale(noted, tasks)?;
     if !stale.is_empty() {
-        changes.push(format!(
-            "Set the environment variables {}",
-            stale.join(", ")
-        ));
+        changes.push(format!("Set the environment variables {}", stale.join(", ")));
     }
     let checks = match deployed {
         deploy::Deployed::Complete(checks) => checks,
@@ -154,20 +127,14 @@ fn inspect_noted(noted: &Noted, tasks: &Tasks) -> Result<State, Failure> {
     if !changes.is_empty() {
         return Ok(State::pending(changes));
     }
-    let message = format!(
-        "The Trigger.dev project {} runs {}",
-        noted.name,
-        tasks.names()
-    );
+    let message = format!("The Trigger.dev project {} runs {}", noted.name, tasks.names());
     Ok(State::ready(report(message, noted, tasks).checks(checks)))
 }
 
 /// Without a note there may still be a project that an interrupted run created.
 fn destroy_unnoted() -> Result<Report, Failure> {
     let Some(intent) = notes::intent()? else {
-        return Ok(Report::new(
-            "psn has made no Trigger.dev project for this hub",
-        ));
+        return Ok(Report::new("psn has made no Trigger.dev project for this hub"));
     };
     if let Found::One(project) = find::by_name(&intent.name, &intent.org)? {
         let message = format!(
@@ -177,9 +144,7 @@ fn destroy_unnoted() -> Result<Report, Failure> {
         return Err(Failure::new("unfinished-creation", message).fix("psn run trigger-provision"));
     }
     notes::forget()?;
-    Ok(Report::new(
-        "psn has made no Trigger.dev project for this hub",
-    ))
+    Ok(Report::new("psn has made no Trigger.dev project for this hub"))
 }
 
 fn report(message: String, noted: &Noted, tasks: &Tasks) -> Report {

@@ -66,10 +66,7 @@ pub(crate) fn settled() -> Result<(), state::Error> {
 pub(crate) fn imported(noted: &Noted) -> Result<Imported, state::Error> {
     let imported: Option<Imported> = state::get(IMPORTED)?;
     let this = imported.filter(|imported| imported.external_ref == noted.external_ref);
-    Ok(this.unwrap_or_else(|| Imported {
-        external_ref: noted.external_ref.clone(),
-        ..Imported::default()
-    }))
+    Ok(this.unwrap_or_else(|| Imported { external_ref: noted.external_ref.clone(), ..Imported::default() }))
 }
 
 pub(crate) fn note_imported(imported: &Imported) -> Result<(), state::Error> {

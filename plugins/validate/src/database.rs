@@ -23,22 +23,15 @@ fn connection() -> Check {
     };
     match error.sqlstate.as_deref() {
         Some(UNDEFINED_TABLE) => bad(name, "The database has no tables yet").fix("psn run migrate"),
-        Some(INSUFFICIENT_PRIVILEGE) => bad(
-            name,
-            format!("The plugins' roles lack their rights: {}", error.message),
-        )
-        .fix("psn run migrate"),
-        _ if error.code == "unavailable" && context::hub_kind() == HubKind::Local => bad(
-            name,
-            format!("The local database does not answer: {}", error.message),
-        )
-        .fix("psn local up"),
-        _ if error.code == "unavailable" => bad(
-            name,
-            format!("The database does not answer: {}", error.message),
-        )
-        .fix("psn run neon-provision")
-        .fix("Look whether Neon has an outage: https://neonstatus.com"),
+        Some(INSUFFICIENT_PRIVILEGE) => {
+            bad(name, format!("The plugins' roles lack their rights: {}", error.message)).fix("psn run migrate")
+        }
+        _ if error.code == "unavailable" && context::hub_kind() == HubKind::Local => {
+            bad(name, format!("The local database does not answer: {}", error.message)).fix("psn local up")
+        }
+        _ if error.code == "unavailable" => bad(name, format!("The database does not answer: {}", error.message))
+            .fix("psn run neon-provision")
+            .fix("Look whether Neon has an outage: https://neonstatus.com"),
         _ => bad(name, error).fix("psn run migrate"),
     }
 }
@@ -58,31 +51,19 @@ struct Migration {
 
 fn migrations() -> Check {
     let name = "migrations";
-    let Migrations {
-        applied,
-        pending,
-        changed,
-    } = match hub::facts("migrations") {
+    let Migrations { applied, pending, changed } = match hub::facts("migrations") {
         Ok(facts) => facts,
         Err(error) => return went_wrong(name, error),
     };
     let list = |migrations: &[Migration]| {
-        migrations
-            .iter()
-            .map(|one| format!("{:04} {}", one.version, one.description))
-            .collect::<Vec<_>>()
-            .join(", ")
+        migrations.iter().map(|one| format!("{:04} {}", one.version, one.description)).collect::<Vec<_>>().join(", ")
     };
     if !changed.is_empty() {
         return bad(name, format!("These migrations are not what was applied: {}", list(&changed)))
             .fix("Go back to the psn that applied them, or forward to one whose notes say how to get past this");
     }
     if !pending.is_empty() {
-        return bad(
-            name,
-            format!("Migrations are not applied yet: {}", list(&pending)),
-        )
-        .fix("psn run migrate");
+        return bad(name, format!("Migrations are not applied yet: {}", list(&pending))).fix("psn run migrate");
     }
     good(name, format!("{} migrations are applied", applied.len()))
 }

@@ -35,10 +35,7 @@ impl Entry {
     }
 
     fn is_open_to_others(&self) -> bool {
-        let mode = self
-            .mode
-            .as_deref()
-            .and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        let mode = self.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok());
         mode.is_some_and(|mode| mode & OTHERS != 0)
     }
 }
@@ -50,10 +47,7 @@ fn config_tree() -> Vec<Check> {
     };
     let problems: Vec<_> = entries.iter().filter_map(problem_of_entry).collect();
     if problems.is_empty() {
-        vec![good(
-            "config-tree",
-            format!("All {} entries of config/ are there", entries.len()),
-        )]
+        vec![good("config-tree", format!("All {} entries of config/ are there", entries.len()))]
     } else {
         problems
     }
@@ -63,24 +57,13 @@ fn problem_of_entry(entry: &Entry) -> Option<Check> {
     let Entry { path, .. } = entry;
     let name = format!("config-tree.{path}");
     if !entry.present {
-        let fix = if entry.kind == "dir" {
-            format!("mkdir -p {path}")
-        } else {
-            "psn run setup".into()
-        };
+        let fix = if entry.kind == "dir" { format!("mkdir -p {path}") } else { "psn run setup".into() };
         let check = bad(name, format!("{path} is not there")).fix(fix);
-        return Some(if path == INDISPENSABLE {
-            check
-        } else {
-            check.optional()
-        });
+        return Some(if path == INDISPENSABLE { check } else { check.optional() });
     }
     (entry.holds_secrets() && entry.is_open_to_others()).then(|| {
-        bad(
-            name,
-            format!("{path} holds secrets, and others than its owner may read it"),
-        )
-        .fix(format!("chmod 600 {path}"))
+        bad(name, format!("{path} holds secrets, and others than its owner may read it"))
+            .fix(format!("chmod 600 {path}"))
     })
 }
 
@@ -108,11 +91,7 @@ fn git() -> Vec<Check> {
         return vec![unknown("git", "This folder is in no git repository")];
     }
     let problems: Vec<_> = files.iter().filter_map(problem_of_file).collect();
-    if problems.is_empty() {
-        vec![good("git", "git ignores every file that holds secrets")]
-    } else {
-        problems
-    }
+    if problems.is_empty() { vec![good("git", "git ignores every file that holds secrets")] } else { problems }
 }
 
 /// The worst first: what has been committed is known to whoever has the repository.
@@ -129,14 +108,10 @@ fn problem_of_file(file: &GitFile) -> Option<Check> {
     if file.in_history {
         return Some(
             bad(name, format!("git's history holds {path}"))
-                .fix(
-                    "Make new keys for those it held: they are known to whoever has the repository",
-                )
+                .fix("Make new keys for those it held: they are known to whoever has the repository")
                 .fix(format!("git filter-repo --invert-paths --path {path}")),
         );
     }
-    (!file.ignored).then(|| {
-        bad(name, format!("git does not ignore {path}"))
-            .fix(format!("printf '%s\\n' {path} >> .gitignore"))
-    })
+    (!file.ignored)
+        .then(|| bad(name, format!("git does not ignore {path}")).fix(format!("printf '%s\\n' {path} >> .gitignore")))
 }

@@ -16,20 +16,13 @@ pub(crate) fn check() -> Vec<Check> {
     vec![
         made_by_setup(),
         brought("NEON_API_KEY", "Neon", http::service("neon").get("/auth")),
-        brought(
-            "TRIGGER_ACCESS_TOKEN",
-            "Trigger.dev",
-            http::service("trigger").get("/api/v2/whoami"),
-        ),
+        brought("TRIGGER_ACCESS_TOKEN", "Trigger.dev", http::service("trigger").get("/api/v2/whoami")),
     ]
 }
 
 fn made_by_setup() -> Check {
     let name = "hub-env";
-    let missing: Vec<_> = MADE_BY_SETUP
-        .iter()
-        .filter(|(secret, _)| !secrets::exists(secret))
-        .collect();
+    let missing: Vec<_> = MADE_BY_SETUP.iter().filter(|(secret, _)| !secrets::exists(secret)).collect();
     let Some((_, fix)) = missing.first() else {
         return good(name, "config/hub.env has what setup makes");
     };
@@ -47,17 +40,11 @@ fn brought(secret: &str, company: &str, proof: http::Request) -> Check {
     if !secrets::exists(secret) {
         return bad(name, format!("{secret} is not there")).fix(replace);
     }
-    match proof
-        .retry_when_busy()
-        .send()
-        .and_then(http::Response::success)
-    {
+    match proof.retry_when_busy().send().and_then(http::Response::success) {
         Ok(_) => good(name, format!("{company} accepts {secret}")),
-        Err(error) if matches!(error.status(), Some(401 | 403)) => bad(
-            name,
-            format!("{company} rejects {secret}: {}", error.message),
-        )
-        .fix(replace),
+        Err(error) if matches!(error.status(), Some(401 | 403)) => {
+            bad(name, format!("{company} rejects {secret}: {}", error.message)).fix(replace)
+        }
         Err(error) => went_wrong(name, error),
     }
 }

@@ -34,15 +34,10 @@ fn report(checks: Vec<Check>) -> Report {
     let (failed, warned) = (count(Status::Fail), count(Status::Warn));
     let message = match (failed, warned) {
         (0, 0) => format!("The hub is in order: {} checks", checks.len()),
-        (0, _) => format!(
-            "The hub works: {} checks, {warned} of them with a warning",
-            checks.len()
-        ),
+        (0, _) => format!("The hub works: {} checks, {warned} of them with a warning", checks.len()),
         _ => format!("{failed} of {} checks failed", checks.len()),
     };
-    Report::new(message)
-        .data(json!({ "failed": failed, "warnings": warned }))
-        .checks(checks)
+    Report::new(message).data(json!({ "failed": failed, "warnings": warned })).checks(checks)
 }
 
 fn good(name: impl Into<String>, message: impl std::fmt::Display) -> Check {
@@ -62,11 +57,7 @@ fn unknown(name: impl Into<String>, message: impl std::fmt::Display) -> Check {
 fn went_wrong(name: impl Into<String>, failure: impl Into<Failure>) -> Check {
     let failure = failure.into();
     let check = bad(name, &failure.message);
-    if failure.fix.is_empty() {
-        check.fix("psn run setup")
-    } else {
-        failure.fix.into_iter().fold(check, Check::fix)
-    }
+    if failure.fix.is_empty() { check.fix("psn run setup") } else { failure.fix.into_iter().fold(check, Check::fix) }
 }
 
 #[cfg(test)]

@@ -14,11 +14,7 @@ const SCHEDULES: u32 = 100;
 pub(crate) fn check() -> Vec<Check> {
     let (project, project_ref) = project();
     let (key, key_works) = environment_key();
-    let deployed = if key_works {
-        deployment(project_ref.as_deref())
-    } else {
-        without_key()
-    };
+    let deployed = if key_works { deployment(project_ref.as_deref()) } else { without_key() };
     [project, key].into_iter().chain(deployed).collect()
 }
 
@@ -31,29 +27,17 @@ fn project() -> (Check, Option<String>) {
     }
     let name = "trigger.project";
     let ask = || -> Result<Vec<Project>, http::Error> {
-        http::service("trigger")
-            .get("/api/v1/projects")
-            .retry_when_busy()
-            .send()?
-            .success()?
-            .json()
+        http::service("trigger").get("/api/v1/projects").retry_when_busy().send()?.success()?.json()
     };
     if !secrets::exists("TRIGGER_ACCESS_TOKEN") {
-        return (
-            unknown(
-                name,
-                "Without TRIGGER_ACCESS_TOKEN nobody can ask for the project",
-            ),
-            None,
-        );
+        return (unknown(name, "Without TRIGGER_ACCESS_TOKEN nobody can ask for the project"), None);
     }
     let projects = match ask() {
         Ok(projects) => projects,
         Err(error) => return (went_wrong(name, error), None),
     };
     let chosen = context::setting("trigger.project_ref");
-    let wanted = context::setting("trigger.project_name")
-        .unwrap_or_else(|| format!("psn-hub-{}", context::hub_id()));
+    let wanted = context::setting("trigger.project_name").unwrap_or_else(|| format!("psn-hub-{}", context::hub_id()));
     let ours = |project: &&Project| match &chosen {
         Some(chosen) => project.external_ref == *chosen,
         None => project.name == wanted,
@@ -62,24 +46,12 @@ fn project() -> (Check, Option<String>) {
     match matching.as_slice() {
         [] => {
             let wanted = chosen.as_deref().unwrap_or(&wanted);
-            (
-                bad(name, format!("Trigger.dev has no project {wanted}")).fix(FIX),
-                None,
-            )
+            (bad(name, format!("Trigger.dev has no project {wanted}")).fix(FIX), None)
         }
-        [one] => (
-            good(
-                name,
-                format!("The Trigger.dev project {} is there", one.name),
-            ),
-            Some(one.external_ref.clone()),
-        ),
+        [one] => (good(name, format!("The Trigger.dev project {} is there", one.name)), Some(one.external_ref.clone())),
         several => {
-            let check = bad(
-                name,
-                format!("Trigger.dev has {} projects named {wanted}", several.len()),
-            )
-            .fix("Set trigger.project_ref in config/psn.toml to the one that is the hub's");
+            let check = bad(name, format!("Trigger.dev has {} projects named {wanted}", several.len()))
+                .fix("Set trigger.project_ref in config/psn.toml to the one that is the hub's");
             (check, None)
         }
     }
@@ -88,39 +60,14 @@ fn project() -> (Check, Option<String>) {
 fn environment_key() -> (Check, bool) {
     let name = "trigger.key";
     if !secrets::exists("TRIGGER_SECRET_KEY") {
-        return (
-            bad(
-                name,
-                "TRIGGER_SECRET_KEY, the project's production key, is not there",
-            )
-            .fix(FIX),
-            false,
-        );
+        return (bad(name, "TRIGGER_SECRET_KEY, the project's production key, is not there").fix(FIX), false);
     }
-    let request = http::service("trigger-env")
-        .get("/api/v1/runs")
-        .query("page[size]", 1);
-    match request
-        .header(API_VERSION.0, API_VERSION.1)
-        .retry_when_busy()
-        .send()
-        .and_then(http::Response::success)
-    {
-        Ok(_) => (
-            good(name, "Trigger.dev accepts the project's production key"),
-            true,
-        ),
-        Err(error) if matches!(error.status(), Some(401 | 403)) => (
-            bad(
-                name,
-                format!(
-                    "Trigger.dev rejects the project's production key: {}",
-                    error.message
-                ),
-            )
-            .fix(FIX),
-            false,
-        ),
+    let request = http::service("trigger-env").get("/api/v1/runs").query("page[size]", 1);
+    match request.header(API_VERSION.0, API_VERSION.1).retry_when_busy().send().and_then(http::Response::success) {
+        Ok(_) => (good(name, "Trigger.dev accepts the project's production key"), true),
+        Err(error) if matches!(error.status(), Some(401 | 403)) => {
+            (bad(name, format!("Trigger.dev rejects the project's production key: {}", error.message)).fix(FIX), false)
+        }
         Err(error) => (went_wrong(name, error), false),
     }
 }
@@ -154,13 +101,9 @@ fn deployment(project_ref: Option<&str>) -> Vec<Check> {
     };
     let mut checks = vec![current];
     match schedules() {
-        Ok(schedules) => checks.extend(
-            wanted
-                .tasks
-                .iter()
-                .filter(|task| task.cron.is_some())
-                .map(|task| schedule(task, &schedules)),
-        ),
+        Ok(schedules) => {
+            checks.extend(wanted.tasks.iter().filter(|task| task.cron.is_some()).map(|task| schedule(task, &schedules)))
+        }
         Err(error) => checks.push(went_wrong("schedule", error)),
     }
     checks
@@ -174,56 +117,26 @@ fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Check, http::Err
         external_id: Option<String>,
     }
     let name = "deployment";
-    let reply = http::service("trigger-env")
-        .get("/api/v1/deployments/current")
-        .retry_when_busy()
-        .send()?;
+    let reply = http::service("trigger-env").get("/api/v1/deployments/current").retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(bad(name, "No tasks are deployed").fix(FIX));
     }
     let current: Deployment = reply.success()?.json()?;
     if current.external_id.as_deref() != Some(&wanted.content_hash) {
-        return Ok(bad(
-            name,
-            format!(
-                "The deployed version {} has other tasks than this psn",
-                current.version
-            ),
-        )
-        .fix(FIX));
+        return Ok(
+            bad(name, format!("The deployed version {} has other tasks than this psn", current.version)).fix(FIX)
+        );
     }
     let ids: Vec<_> = wanted.tasks.iter().map(|task| task.id.as_str()).collect();
     let Some(project_ref) = project_ref else {
-        return Ok(good(
-            name,
-            format!("Version {} is deployed", current.version),
-        ));
+        return Ok(good(name, format!("Version {} is deployed", current.version)));
     };
     let there = deployed_tasks(project_ref)?;
-    let missing: Vec<_> = ids
-        .iter()
-        .filter(|id| !there.iter().any(|slug| slug == *id))
-        .copied()
-        .collect();
+    let missing: Vec<_> = ids.iter().filter(|id| !there.iter().any(|slug| slug == *id)).copied().collect();
     if !missing.is_empty() {
-        return Ok(bad(
-            name,
-            format!(
-                "The deployed version {} lacks {}",
-                current.version,
-                missing.join(", ")
-            ),
-        )
-        .fix(FIX));
+        return Ok(bad(name, format!("The deployed version {} lacks {}", current.version, missing.join(", "))).fix(FIX));
     }
-    Ok(good(
-        name,
-        format!(
-            "Version {} is deployed, with {}",
-            current.version,
-            ids.join(", ")
-        ),
-    ))
+    Ok(good(name, format!("Version {} is deployed, with {}", current.version, ids.join(", "))))
 }
 
 fn deployed_tasks(project_ref: &str) -> Result<Vec<String>, http::Error> {
@@ -239,22 +152,12 @@ fn deployed_tasks(project_ref: &str) -> Result<Vec<String>, http::Error> {
     struct Deployed {
         slug: String,
     }
-    let request = http::service("trigger").get(path!(
-        "/api/v1/projects/{}/prod/workers/current",
-        project_ref
-    ));
+    let request = http::service("trigger").get(path!("/api/v1/projects/{}/prod/workers/current", project_ref));
     let reply = request.retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(Vec::new());
     }
-    Ok(reply
-        .success()?
-        .json::<Reply>()?
-        .worker
-        .tasks
-        .into_iter()
-        .map(|task| task.slug)
-        .collect())
+    Ok(reply.success()?.json::<Reply>()?.worker.tasks.into_iter().map(|task| task.slug).collect())
 }
 
 #[derive(Deserialize)]
@@ -268,35 +171,20 @@ fn schedules() -> Result<Vec<Schedule>, http::Error> {
     struct Reply {
         data: Vec<Schedule>,
     }
-    let request = http::service("trigger-env")
-        .get("/api/v1/schedules")
-        .query("page", 1)
-        .query("perPage", SCHEDULES);
-    Ok(request
-        .header(API_VERSION.0, API_VERSION.1)
-        .retry_when_busy()
-        .send()?
-        .success()?
-        .json::<Reply>()?
-        .data)
+    let request = http::service("trigger-env").get("/api/v1/schedules").query("page", 1).query("perPage", SCHEDULES);
+    Ok(request.header(API_VERSION.0, API_VERSION.1).retry_when_busy().send()?.success()?.json::<Reply>()?.data)
 }
 
 fn schedule(task: &Task, schedules: &[Schedule]) -> Check {
     let name = format!("schedule.{}", task.id);
     let cron = task.cron.as_deref().unwrap_or_default();
-    let mut of_task = schedules
-        .iter()
-        .filter(|schedule| schedule.task == task.id)
-        .peekable();
+    let mut of_task = schedules.iter().filter(|schedule| schedule.task == task.id).peekable();
     if of_task.peek().is_none() {
         return bad(name, format!("{} has no schedule", task.id)).fix(FIX);
     }
     if of_task.any(|schedule| schedule.active) {
         return good(name, format!("{} is scheduled: {cron}", task.id));
     }
-    Check::warn(
-        name,
-        format!("✗ The schedule of {} is switched off", task.id),
-    )
-    .fix("Switch it on, under Schedules in the Trigger.dev project: https://cloud.trigger.dev")
+    Check::warn(name, format!("✗ The schedule of {} is switched off", task.id))
+        .fix("Switch it on, under Schedules in the Trigger.dev project: https://cloud.trigger.dev")
 }

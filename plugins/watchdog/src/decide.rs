@@ -33,9 +33,7 @@ pub(crate) fn decide(post: &Post, run: Run, most_attempts: u32) -> Decision {
     }
     // The marker stands just before the call to the platform: whether that call came through, nobody knows.
     if post.has_begun {
-        return Decision::Park(
-            "its publishing was begun and not finished: look at the platform whether it is there",
-        );
+        return Decision::Park("its publishing was begun and not finished: look at the platform whether it is there");
     }
     if run == Run::Cancelled {
         return Decision::Park("its run was cancelled at Trigger.dev");
@@ -56,14 +54,7 @@ mod tests {
     use super::*;
 
     fn decision(run: Run, has_begun: bool, is_too_late: bool, attempt: u32) -> &'static str {
-        let post = Post {
-            id: Uuid::from("p"),
-            attempt,
-            run_id: None,
-            has_begun,
-            is_too_late,
-            lag_s: 0.0,
-        };
+        let post = Post { id: Uuid::from("p"), attempt, run_id: None, has_begun, is_too_late, lag_s: 0.0 };
         match decide(&post, run, 5) {
             Decision::Wait => "wait",
             Decision::Trigger => "trigger",

@@ -73,8 +73,7 @@ impl Stop {
 
 impl Round {
     fn begin() -> Self {
-        let most_attempts =
-            context::setting("watchdog.max_attempts").and_then(|text| text.parse().ok());
+        let most_attempts = context::setting("watchdog.max_attempts").and_then(|text| text.parse().ok());
         Self {
             runs: Runs::of_task(context::setting_or("watchdog.task", "publish-post")),
             most_attempts: most_attempts.unwrap_or(MOST_ATTEMPTS),
@@ -112,11 +111,7 @@ impl Round {
                 return Ok(Some(stop));
             }
             self.tally.checked += 1;
-            progress(
-                self.tally.checked,
-                self.tally.claimed,
-                "Looking after stuck posts",
-            );
+            progress(self.tally.checked, self.tally.claimed, "Looking after stuck posts");
         }
         Ok(None)
     }
@@ -145,11 +140,8 @@ impl Round {
             Decision::Trigger => match self.runs.trigger(post) {
                 Ok(triggered) => {
                     posts::confirm(post, &triggered.run_id)?;
-                    let counter = if triggered.is_cached {
-                        &mut self.tally.deduplicated
-                    } else {
-                        &mut self.tally.retriggered
-                    };
+                    let counter =
+                        if triggered.is_cached { &mut self.tally.deduplicated } else { &mut self.tally.retriggered };
                     *counter += 1;
                 }
                 Err(refusal) => return self.refused(post, refusal),

@@ -81,11 +81,7 @@ pub(crate) fn park(post: &Post, reason: &str) -> Result<bool, Error> {
 }
 
 pub(crate) fn fail(post: &Post) -> Result<bool, Error> {
-    finish(
-        post,
-        "failed",
-        &format!("Given up by the watchdog after {} attempts", post.attempt),
-    )
+    finish(post, "failed", &format!("Given up by the watchdog after {} attempts", post.attempt))
 }
 
 fn finish(post: &Post, status: &str, reason: &str) -> Result<bool, Error> {

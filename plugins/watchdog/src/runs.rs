@@ -38,10 +38,7 @@ pub(crate) struct Runs {
 
 impl Runs {
     pub(crate) fn of_task(task: String) -> Self {
-        Self {
-            task,
-            calls: Cell::new(0),
-        }
+        Self { task, calls: Cell::new(0) }
     }
 
     pub(crate) fn task(&self) -> &str {
@@ -57,15 +54,11 @@ impl Runs {
         let Some(run_id) = run_id else {
             return Ok(Run::None);
         };
-        let reply =
-            self.send(http::service("trigger-env").get(path!("/api/v3/runs/{}", run_id)))?;
+        let reply = self.send(http::service("trigger-env").get(path!("/api/v3/runs/{}", run_id)))?;
         if reply.status() == 404 {
             return Ok(Run::None);
         }
-        let run: RunReply = reply
-            .success()
-            .and_then(|reply| reply.json())
-            .map_err(refusal)?;
+        let run: RunReply = reply.success().and_then(|reply| reply.json()).map_err(refusal)?;
         Ok(run.state(context::now()))
     }
 
@@ -79,47 +72,33 @@ impl Runs {
             is_cached: bool,
         }
         let attempt = post.attempt + 1;
-        let request = http::service("trigger-env")
-            .post(path!("/api/v1/tasks/{}/trigger", self.task))
-            .json(&json!({
-                "payload": { "post_id": post.id, "attempt": attempt },
-                "options": {
-                    "payloadType": "application/json",
-                    "idempotencyKey": key(&context::hub_id(), post.id.as_str(), attempt),
-                    "tags": [format!("post:{}", post.id)],
-                },
-            }));
+        let request = http::service("trigger-env").post(path!("/api/v1/tasks/{}/trigger", self.task)).json(&json!({
+            "payload": { "post_id": post.id, "attempt": attempt },
+            "options": {
+                "payloadType": "application/json",
+                "idempotencyKey": key(&context::hub_id(), post.id.as_str(), attempt),
+                "tags": [format!("post:{}", post.id)],
+            },
+        }));
         let reply = self.send(request.idempotent())?;
         if reply.status() == 404 {
             return Err(Refusal::TaskMissing);
         }
-        let reply: Reply = reply
-            .success()
-            .and_then(|reply| reply.json())
-            .map_err(refusal)?;
-        Ok(Triggered {
-            run_id: reply.id,
-            is_cached: reply.is_cached,
-        })
+        let reply: Reply = reply.success().and_then(|reply| reply.json()).map_err(refusal)?;
+        Ok(Triggered { run_id: reply.id, is_cached: reply.is_cached })
     }
 
     fn send(&self, request: http::Request) -> Result<http::Response, Refusal> {
         self.calls.set(self.calls.get() + 1);
-        request
-            .header(API_VERSION.0, API_VERSION.1)
-            .send()
-            .map_err(refusal)
+        request.header(API_VERSION.0, API_VERSION.1).send().map_err(refusal)
     }
 }
 
 fn refusal(error: http::Error) -> Refusal {
     match error.kind {
         http::Kind::Status(401 | 403) => Refusal::Key(
-            Failure::new(
-                "key-rejected",
-                format!("Trigger.dev rejects TRIGGER_SECRET_KEY: {}", error.message),
-            )
-            .fix("psn run trigger-provision"),
+            Failure::new("key-rejected", format!("Trigger.dev rejects TRIGGER_SECRET_KEY: {}", error.message))
+                .fix("psn run trigger-provision"),
         ),
         http::Kind::Denied => Refusal::Key(error.into()),
         http::Kind::Status(400..500) if !error.is_outage() => Refusal::Refused(error),
@@ -139,29 +118,16 @@ impl RunReply {
     fn state(&self, now: Timestamp) -> Run {
         match self.status.as_str() {
             "PENDING_VERSION" => {
-                log::warn!(
-                    "A run waits for a version of its task that is not deployed: psn run trigger-provision"
-                );
+                log::warn!("A run waits for a version of its task that is not deployed: psn run trigger-provision");
                 Run::Alive
             }
-            "EXECUTING"
-                if self
-                    .started_at
-                    .is_some_and(|at| now.millis_since(at) > LOST_AFTER_MS) =>
-            {
-                Run::Overdue
-            }
+            "EXECUTING" if self.started_at.is_some_and(|at| now.millis_since(at) > LOST_AFTER_MS) => Run::Overdue,
             "DELAYED" | "QUEUED" | "DEQUEUED" | "EXECUTING" | "WAITING" => Run::Alive,
             "CANCELED" => Run::Cancelled,
-            "COMPLETED" | "FAILED" | "CRASHED" | "SYSTEM_FAILURE" | "EXPIRED" | "TIMED_OUT" => {
-                Run::Over
-            }
+            "COMPLETED" | "FAILED" | "CRASHED" | "SYSTEM_FAILURE" | "EXPIRED" | "TIMED_OUT" => Run::Over,
             // Unheard of: doing nothing is what cannot publish twice.
             other => {
-                log::warn!(
-                    "Trigger.dev answers a status that this watchdog does not know: {}",
-                    other
-                );
+                log::warn!("Trigger.dev answers a status that this watchdog does not know: {}", other);
                 Run::Alive
             }
         }
@@ -184,10 +150,7 @@ mod tests {
     #[test]
     fn keys_differ_by_hub_post_and_attempt() {
         // printf 'psn:7f3a0c1d:p-1:1' | sha256sum
-        assert_eq!(
-            key("7f3a0c1d", "p-1", 1),
-            "15c93de9a59bdaa53914514cda37a314858fd21b401ee1a76cccab7a909d2ea9"
-        );
+        assert_eq!(key("7f3a0c1d", "p-1", 1), "15c93de9a59bdaa53914514cda37a314858fd21b401ee1a76cccab7a909d2ea9");
         let keys = [
             key("7f3a0c1d", "p-1", 1),
             key("7f3a0c1d", "p-1", 2),
@@ -221,10 +184,8 @@ mod tests {
             ("TIMED_OUT", None, Run::Over),
             ("SOMETHING_NEW", None, Run::Alive),
         ] {
-            let run: RunReply = serde_json::from_value(
-                json!({"id": "run_1", "status": status, "startedAt": started_at}),
-            )
-            .unwrap();
+            let run: RunReply =
+                serde_json::from_value(json!({"id": "run_1", "status": status, "startedAt": started_at})).unwrap();
             assert_eq!(run.state(now), expected, "{status} {started_at:?}");
         }
     }

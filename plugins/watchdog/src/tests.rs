@@ -3,38 +3,20 @@ use psn_plugin::testing::Hub;
 
 use super::*;
 
-const COLUMNS: [&str; 6] = [
-    "id",
-    "attempt",
-    "run_id",
-    "has_begun",
-    "is_too_late",
-    "lag_s",
-];
+const COLUMNS: [&str; 6] = ["id", "attempt", "run_id", "has_begun", "is_too_late", "lag_s"];
 
 fn hub() -> Hub {
     Hub::new(MANIFEST)
 }
 
 fn row(id: &str, attempt: u32, run_id: Option<&str>, has_begun: bool) -> Vec<Value> {
-    vec![
-        Value::Uuid(id.into()),
-        attempt.into(),
-        run_id.into(),
-        has_begun.into(),
-        Value::Null,
-        90.5.into(),
-    ]
+    vec![Value::Uuid(id.into()), attempt.into(), run_id.into(), has_begun.into(), Value::Null, 90.5.into()]
 }
 
 fn expect_claim(hub: &Hub, rows: Vec<Vec<Value>>) {
-    hub.expect_sql(&[
-        "WITH due AS MATERIALIZED",
-        "LIMIT $1 FOR UPDATE SKIP LOCKED",
-        "UPDATE posts AS p SET rescue_at",
-    ])
-    .params(params![100, 300])
-    .rows(&COLUMNS, rows);
+    hub.expect_sql(&["WITH due AS MATERIALIZED", "LIMIT $1 FOR UPDATE SKIP LOCKED", "UPDATE posts AS p SET rescue_at"])
+        .params(params![100, 300])
+        .rows(&COLUMNS, rows);
 }
 
 fn expect_run(hub: &Hub, id: &str, status: &str) {
@@ -69,19 +51,13 @@ fn expect_extended(hub: &Hub, id: &str, attempt: u32, seconds: u32) {
 }
 
 fn expect_finished(hub: &Hub, id: &str, attempt: u32, status: &str, reason: &str) {
-    hub.expect_sql(&[
-        "UPDATE posts SET status = $3, rescue_at = NULL, last_error = $4",
-        "attempt = $2",
-    ])
-    .params(params![db::Uuid::from(id), attempt, status, reason])
-    .affected(1);
+    hub.expect_sql(&["UPDATE posts SET status = $3, rescue_at = NULL, last_error = $4", "attempt = $2"])
+        .params(params![db::Uuid::from(id), attempt, status, reason])
+        .affected(1);
 }
 
 fn tick() -> Result<serde_json::Value, Failure> {
-    let tally = Watchdog::run(Invocation {
-        payload: Tick {},
-        scheduled_at: None,
-    })?;
+    let tally = Watchdog::run(Invocation { payload: Tick {}, scheduled_at: None })?;
     Ok(serde_json::to_value(tally).unwrap())
 }
 
@@ -115,17 +91,10 @@ fn lease_then_trigger_then_confirm() {
     expect_confirmed(&hub, "p-1", 0);
     let result = tick().unwrap();
     assert_eq!(
-        (
-            &result["retriggered"],
-            &result["checked"],
-            &result["oldest_lag_s"]
-        ),
+        (&result["retriggered"], &result["checked"], &result["oldest_lag_s"]),
         (&json!(1), &json!(1), &json!(90))
     );
-    assert!(
-        !hub.journal().iter().any(|line| line == "begin"),
-        "no transaction is open while Trigger.dev is asked"
-    );
+    assert!(!hub.journal().iter().any(|line| line == "begin"), "no transaction is open while Trigger.dev is asked");
 }
 
 #[test]
@@ -135,29 +104,23 @@ fn a_run_that_was_started_by_a_tick_that_died_is_confirmed_not_doubled() {
     expect_trigger(&hub).reply(200, started(true));
     expect_confirmed(&hub, "p-1", 0);
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["retriggered"], &result["deduplicated"]),
-        (&json!(0), &json!(1))
-    );
+    assert_eq!((&result["retriggered"], &result["deduplicated"]), (&json!(0), &json!(1)));
 }
 
 #[test]
 fn a_run_faster_than_its_confirmation_only_gets_its_name_noted() {
     let hub = hub();
     expect_claim(&hub, vec![row("p-1", 2, None, false)]);
-    expect_trigger(&hub)
-        .body_part("/payload/attempt", 3.into())
-        .reply(200, started(false));
+    expect_trigger(&hub).body_part("/payload/attempt", 3.into()).reply(200, started(false));
     hub.expect_sql(&["SET attempt = attempt + 1"]).affected(0);
-    hub.expect_sql(&["UPDATE posts SET run_id = $3"])
-        .params(params![db::Uuid::from("p-1"), 3, "run_new"])
-        .affected(1);
+    hub.expect_sql(&["UPDATE posts SET run_id = $3"]).params(params![db::Uuid::from("p-1"), 3, "run_new"]).affected(1);
     assert_eq!(tick().unwrap()["retriggered"], 1);
 }
 
 #[test]
 fn each_state_of_a_run_has_its_outcome() {
-    let begun = "Parked by the watchdog: its publishing was begun and not finished: look at the platform whether it is there";
+    let begun =
+        "Parked by the watchdog: its publishing was begun and not finished: look at the platform whether it is there";
     for (status, has_begun, attempt, counter) in [
         ("QUEUED", false, 1, "rescheduled"),
         ("EXECUTING", true, 1, "rescheduled"),
@@ -174,13 +137,7 @@ fn each_state_of_a_run_has_its_outcome() {
         match counter {
             "rescheduled" => expect_extended(&hub, "p-1", attempt, 300),
             "parked" => expect_finished(&hub, "p-1", attempt, "parked", begun),
-            "failed" => expect_finished(
-                &hub,
-                "p-1",
-                attempt,
-                "failed",
-                "Given up by the watchdog after 5 attempts",
-            ),
+            "failed" => expect_finished(&hub, "p-1", attempt, "failed", "Given up by the watchdog after 5 attempts"),
             _ => {
                 expect_trigger(&hub).reply(200, started(false));
                 expect_confirmed(&hub, "p-1", attempt);
@@ -196,8 +153,7 @@ fn each_state_of_a_run_has_its_outcome() {
 fn a_run_that_trigger_has_forgotten_counts_as_none() {
     let hub = hub();
     expect_claim(&hub, vec![row("p-1", 1, Some("run_old"), false)]);
-    hub.expect("trigger-env", "GET /api/v3/runs/run_old")
-        .reply(404, json!({"error": "Not found"}));
+    hub.expect("trigger-env", "GET /api/v3/runs/run_old").reply(404, json!({"error": "Not found"}));
     expect_trigger(&hub).reply(200, started(false));
     expect_confirmed(&hub, "p-1", 1);
     assert_eq!(tick().unwrap()["retriggered"], 1);
@@ -207,13 +163,9 @@ fn a_run_that_trigger_has_forgotten_counts_as_none() {
 fn a_post_that_moved_on_by_itself_is_left_alone() {
     let hub = hub();
     expect_claim(&hub, vec![row("p-1", 1, None, true)]);
-    hub.expect_sql(&["UPDATE posts SET status = $3"])
-        .affected(0);
+    hub.expect_sql(&["UPDATE posts SET status = $3"]).affected(0);
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["parked"], &result["skipped"]),
-        (&json!(0), &json!({"changed-meanwhile": 1}))
-    );
+    assert_eq!((&result["parked"], &result["skipped"]), (&json!(0), &json!({"changed-meanwhile": 1})));
 }
 
 #[test]
@@ -222,49 +174,21 @@ fn a_post_past_its_lateness_is_parked() {
     let mut late = row("p-1", 0, None, false);
     late[4] = Value::Bool(true);
     expect_claim(&hub, vec![late]);
-    expect_finished(
-        &hub,
-        "p-1",
-        0,
-        "parked",
-        "Parked by the watchdog: it is later than it may be",
-    );
+    expect_finished(&hub, "p-1", 0, "parked", "Parked by the watchdog: it is later than it may be");
     assert_eq!(tick().unwrap()["parked"], 1);
 }
 
 #[test]
 fn a_task_that_is_not_deployed_costs_no_attempt_and_is_asked_for_once() {
     let hub = hub();
-    expect_claim(
-        &hub,
-        vec![
-            row("p-1", 0, None, false),
-            row("p-2", 5, None, false),
-            row("p-3", 1, None, false),
-        ],
-    );
+    expect_claim(&hub, vec![row("p-1", 0, None, false), row("p-2", 5, None, false), row("p-3", 1, None, false)]);
     expect_trigger(&hub).reply(404, json!({"error": "Task not found"}));
     expect_extended(&hub, "p-1", 0, 900);
-    expect_finished(
-        &hub,
-        "p-2",
-        5,
-        "failed",
-        "Given up by the watchdog after 5 attempts",
-    );
+    expect_finished(&hub, "p-2", 5, "failed", "Given up by the watchdog after 5 attempts");
     expect_extended(&hub, "p-3", 1, 900);
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["skipped"], &result["failed"]),
-        (&json!({"task-missing": 2}), &json!(1))
-    );
-    assert_eq!(
-        hub.logs()
-            .iter()
-            .filter(|line| line.message.contains("no task publish-post"))
-            .count(),
-        1
-    );
+    assert_eq!((&result["skipped"], &result["failed"]), (&json!({"task-missing": 2}), &json!(1)));
+    assert_eq!(hub.logs().iter().filter(|line| line.message.contains("no task publish-post")).count(), 1);
 }
 
 #[test]
@@ -279,26 +203,12 @@ fn a_service_that_is_away_ends_the_tick_with_what_was_done() {
     ];
     for away in cases {
         let hub = hub();
-        expect_claim(
-            &hub,
-            vec![
-                row("p-1", 0, None, false),
-                row("p-2", 0, None, false),
-                row("p-3", 0, None, false),
-            ],
-        );
+        expect_claim(&hub, vec![row("p-1", 0, None, false), row("p-2", 0, None, false), row("p-3", 0, None, false)]);
         expect_trigger(&hub).reply(200, started(false));
         expect_confirmed(&hub, "p-1", 0);
         away(expect_trigger(&hub));
         let result = tick().unwrap();
-        assert_eq!(
-            (
-                &result["claimed"],
-                &result["checked"],
-                &result["retriggered"]
-            ),
-            (&json!(3), &json!(1), &json!(1))
-        );
+        assert_eq!((&result["claimed"], &result["checked"], &result["retriggered"]), (&json!(3), &json!(1), &json!(1)));
         assert_eq!(result["skipped"], json!({"trigger-unavailable": 2}));
     }
 }
@@ -309,28 +219,19 @@ fn a_rejected_key_is_a_failure_with_a_fix() {
     expect_claim(&hub, vec![row("p-1", 0, None, false)]);
     expect_trigger(&hub).reply(401, json!({"error": "Invalid API Key"}));
     let failure = tick().unwrap_err();
-    assert_eq!(
-        (failure.code.as_str(), failure.fix[0].as_str()),
-        ("key-rejected", "psn run trigger-provision")
-    );
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("key-rejected", "psn run trigger-provision"));
 }
 
 #[test]
 fn one_refused_post_does_not_stop_the_others() {
     let hub = hub();
-    expect_claim(
-        &hub,
-        vec![row("p-1", 0, None, false), row("p-2", 0, None, false)],
-    );
+    expect_claim(&hub, vec![row("p-1", 0, None, false), row("p-2", 0, None, false)]);
     expect_trigger(&hub).reply(422, json!({"error": "bad payload"}));
     expect_extended(&hub, "p-1", 0, 300);
     expect_trigger(&hub).reply(200, started(false));
     expect_confirmed(&hub, "p-2", 0);
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["retriggered"], &result["skipped"]),
-        (&json!(1), &json!({"trigger-refused": 1}))
-    );
+    assert_eq!((&result["retriggered"], &result["skipped"]), (&json!(1), &json!({"trigger-refused": 1})));
 }
 
 #[test]
@@ -338,9 +239,7 @@ fn full_batches_are_followed_by_another_until_the_calls_are_used_up() {
     let hub = hub();
     let mut left = CALL_BUDGET;
     while left > 0 {
-        let batch: Vec<_> = (0..BATCH)
-            .map(|n| row(&format!("p-{n}"), 0, Some("run_old"), false))
-            .collect();
+        let batch: Vec<_> = (0..BATCH).map(|n| row(&format!("p-{n}"), 0, Some("run_old"), false)).collect();
         expect_claim(&hub, batch);
         for n in 0..BATCH {
             if left < 2 {
@@ -355,55 +254,32 @@ fn full_batches_are_followed_by_another_until_the_calls_are_used_up() {
     // Then one more claim, of which nothing can be done any more.
     expect_claim(&hub, vec![row("p-x", 0, None, false)]);
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["retriggered"], &result["claimed"]),
-        (&json!(500), &json!(501))
-    );
+    assert_eq!((&result["retriggered"], &result["claimed"]), (&json!(500), &json!(501)));
     assert_eq!(result["skipped"], json!({"out-of-calls": 1}));
 }
 
 #[test]
 fn a_tick_ends_within_its_time() {
     let hub = hub().calls_take_ms(20_000);
-    let batch: Vec<_> = (1..=4)
-        .map(|n| row(&format!("p-{n}"), 0, None, false))
-        .collect();
+    let batch: Vec<_> = (1..=4).map(|n| row(&format!("p-{n}"), 0, None, false)).collect();
     expect_claim(&hub, batch);
     for id in ["p-1", "p-2", "p-3"] {
         expect_trigger(&hub).reply(200, started(false));
         expect_confirmed(&hub, id, 0);
     }
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["checked"], &result["skipped"]),
-        (&json!(3), &json!({"out-of-time": 1}))
-    );
+    assert_eq!((&result["checked"], &result["skipped"]), (&json!(3), &json!({"out-of-time": 1})));
 }
 
 #[test]
 fn settings_name_the_task_and_the_cap() {
-    let hub = hub()
-        .setting("watchdog.task", "my-publisher")
-        .setting("watchdog.max_attempts", "2");
-    expect_claim(
-        &hub,
-        vec![row("p-1", 1, None, false), row("p-2", 2, None, false)],
-    );
-    hub.expect("trigger-env", "POST /api/v1/tasks/my-publisher/trigger")
-        .reply(200, started(false));
+    let hub = hub().setting("watchdog.task", "my-publisher").setting("watchdog.max_attempts", "2");
+    expect_claim(&hub, vec![row("p-1", 1, None, false), row("p-2", 2, None, false)]);
+    hub.expect("trigger-env", "POST /api/v1/tasks/my-publisher/trigger").reply(200, started(false));
     expect_confirmed(&hub, "p-1", 1);
-    expect_finished(
-        &hub,
-        "p-2",
-        2,
-        "failed",
-        "Given up by the watchdog after 2 attempts",
-    );
+    expect_finished(&hub, "p-2", 2, "failed", "Given up by the watchdog after 2 attempts");
     let result = tick().unwrap();
-    assert_eq!(
-        (&result["retriggered"], &result["failed"]),
-        (&json!(1), &json!(1))
-    );
+    assert_eq!((&result["retriggered"], &result["failed"]), (&json!(1), &json!(1)));
 }
 
 #[test]

@@ -35,11 +35,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.sqlstate {
-            Some(sqlstate) => write!(
-                f,
-                "The database refused: {} (SQLSTATE {sqlstate})",
-                self.message
-            ),
+            Some(sqlstate) => write!(f, "The database refused: {} (SQLSTATE {sqlstate})", self.message),
             None => write!(f, "The database call failed: {}", self.message),
         }
     }
@@ -56,28 +52,14 @@ pub struct Row {
 impl Row {
     /// `Option<T>` where the column may be null.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
-        let error = |message: String| Error {
-            code: "column".into(),
-            message,
-            sqlstate: None,
-        };
-        let index = self
-            .columns
-            .iter()
-            .position(|name| name == column)
-            .ok_or_else(|| {
-                error(format!(
-                    "the query answers no column `{column}`, but {}",
-                    self.columns.join(", ")
-                ))
+        let error = |message: String| Error { code: "column".into(), message, sqlstate: None };
+        let index =
+            self.columns.iter().position(|name| name == column).ok_or_else(|| {
+                error(format!("the query answers no column `{column}`, but {}", self.columns.join(", ")))
             })?;
         let value = self.values.get(index).unwrap_or(&Value::Null);
         T::from_value(value).ok_or_else(|| {
-            error(format!(
-                "column `{column}` holds {}, where {} was expected",
-                value.type_name(),
-                T::EXPECTED
-            ))
+            error(format!("column `{column}` holds {}, where {} was expected", value.type_name(), T::EXPECTED))
         })
     }
 }
@@ -92,13 +74,7 @@ pub(crate) struct RawRows {
 impl RawRows {
     fn into_rows(self) -> Vec<Row> {
         let columns: Rc<[String]> = self.columns.into();
-        self.rows
-            .into_iter()
-            .map(|values| Row {
-                columns: columns.clone(),
-                values,
-            })
-            .collect()
+        self.rows.into_iter().map(|values| Row { columns: columns.clone(), values }).collect()
     }
 }
 
@@ -120,12 +96,7 @@ pub fn execute(sql: &str, params: &[Value]) -> Result<u64, Error> {
 /// Rows are fetched `batch` at a time while they are iterated over: constant memory however many there are.
 pub fn open_cursor(sql: &str, params: &[Value], batch: u32) -> Result<Cursor, Error> {
     let cursor = sys::db_open_cursor(sql, params)?;
-    Ok(Cursor {
-        cursor,
-        batch: batch.max(1),
-        fetched: Vec::new().into_iter(),
-        finished: false,
-    })
+    Ok(Cursor { cursor, batch: batch.max(1), fetched: Vec::new().into_iter(), finished: false })
 }
 
 pub struct Cursor {
@@ -166,16 +137,12 @@ pub struct Transaction {
 }
 
 pub fn begin() -> Result<Transaction, Error> {
-    Ok(Transaction {
-        transaction: sys::db_begin(None)?,
-    })
+    Ok(Transaction { transaction: sys::db_begin(None)? })
 }
 
 /// A transaction for one user: row-level security shows it that user's rows.
 pub fn begin_as(user: &Uuid) -> Result<Transaction, Error> {
-    Ok(Transaction {
-        transaction: sys::db_begin(Some(user.as_str()))?,
-    })
+    Ok(Transaction { transaction: sys::db_begin(Some(user.as_str()))? })
 }
 
 impl Transaction {
@@ -203,9 +170,7 @@ mod tests {
 
     fn row() -> Row {
         let raw = RawRows {
-            columns: ["id", "n", "at", "note", "flag", "ratio", "doc"]
-                .map(String::from)
-                .to_vec(),
+            columns: ["id", "n", "at", "note", "flag", "ratio", "doc"].map(String::from).to_vec(),
             rows: vec![vec![
                 Value::Uuid(Uuid::from("6f1c")),
                 Value::Int(7),
@@ -238,24 +203,11 @@ mod tests {
     fn a_wrong_column_or_type_says_what_there_is() {
         let row = row();
         let error = row.get::<i64>("m").unwrap_err();
-        assert!(
-            error.message.contains("no column `m`") && error.message.contains("id, n, at"),
-            "{error}"
-        );
+        assert!(error.message.contains("no column `m`") && error.message.contains("id, n, at"), "{error}");
         let error = row.get::<String>("note").unwrap_err();
-        assert!(
-            error
-                .message
-                .contains("holds null, where text was expected"),
-            "{error}"
-        );
+        assert!(error.message.contains("holds null, where text was expected"), "{error}");
         let error = row.get::<i64>("flag").unwrap_err();
-        assert!(
-            error
-                .message
-                .contains("holds a boolean, where an integer was expected"),
-            "{error}"
-        );
+        assert!(error.message.contains("holds a boolean, where an integer was expected"), "{error}");
     }
 
     #[test]
@@ -263,13 +215,7 @@ mod tests {
         let none: Option<i64> = None;
         assert_eq!(
             params!["a", 1, true, none, Some(2)],
-            [
-                Value::Text("a".into()),
-                Value::Int(1),
-                Value::Bool(true),
-                Value::Null,
-                Value::Int(2)
-            ]
+            [Value::Text("a".into()), Value::Int(1), Value::Bool(true), Value::Null, Value::Int(2)]
         );
         assert!(params![].is_empty());
     }

@@ -15,15 +15,8 @@ fn report_panics() {
     HOOK.call_once(|| {
         panic::set_hook(Box::new(|panic| {
             let message = panic.payload_as_str().unwrap_or("it gave no reason");
-            let place = panic
-                .location()
-                .map(|place| format!("{}:{}", place.file(), place.line()))
-                .unwrap_or_default();
-            super::log(
-                Level::Error,
-                &format!("The plugin panicked: {message}"),
-                &[("at", place)],
-            );
+            let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line())).unwrap_or_default();
+            super::log(Level::Error, &format!("The plugin panicked: {message}"), &[("at", place)]);
         }));
     });
 }
@@ -55,18 +48,8 @@ pub fn run<T: Task>(invocation: runner::Invocation) -> Result<String, wit::Failu
 
 impl From<Failure> for wit::Failure {
     fn from(failure: Failure) -> Self {
-        let Failure {
-            code,
-            message,
-            fix,
-            retry_after_ms,
-        } = failure.with_fix();
-        Self {
-            code,
-            message,
-            fix,
-            retry_after_ms,
-        }
+        let Failure { code, message, fix, retry_after_ms } = failure.with_fix();
+        Self { code, message, fix, retry_after_ms }
     }
 }
 
@@ -81,61 +64,25 @@ impl From<State> for lifecycle::State {
 }
 
 impl From<Need> for wit::Need {
-    fn from(
-        Need {
-            name,
-            secret,
-            origin,
-            choices,
-        }: Need,
-    ) -> Self {
-        Self {
-            name,
-            secret,
-            origin,
-            choices,
-        }
+    fn from(Need { name, secret, origin, choices }: Need) -> Self {
+        Self { name, secret, origin, choices }
     }
 }
 
 impl From<Report> for wit::Report {
-    fn from(
-        Report {
-            message,
-            data,
-            checks,
-        }: Report,
-    ) -> Self {
-        Self {
-            message,
-            data: data.to_string(),
-            checks: checks.into_iter().map(Into::into).collect(),
-        }
+    fn from(Report { message, data, checks }: Report) -> Self {
+        Self { message, data: data.to_string(), checks: checks.into_iter().map(Into::into).collect() }
     }
 }
 
 impl From<Check> for wit::Check {
-    fn from(
-        Check {
-            name,
-            status,
-            message,
-            fix,
-            required,
-        }: Check,
-    ) -> Self {
+    fn from(Check { name, status, message, fix, required }: Check) -> Self {
         let status = match status {
             Status::Pass => wit::CheckStatus::Pass,
             Status::Warn => wit::CheckStatus::Warn,
             Status::Fail => wit::CheckStatus::Fail,
             Status::Skip => wit::CheckStatus::Skip,
         };
-        Self {
-            name,
-            status,
-            message,
-            fix,
-            required,
-        }
+        Self { name, status, message, fix, required }
     }
 }

@@ -14,17 +14,9 @@ use crate::{
 
 pub(crate) fn http_send(request: &RawRequest) -> Result<RawResponse, RawError> {
     world(|world| {
-        assert_eq!(
-            world.open_transactions, 0,
-            "an HTTP call while a transaction is open: the host denies it"
-        );
+        assert_eq!(world.open_transactions, 0, "an HTTP call while a transaction is open: the host denies it");
         world.manifest.check_request(request);
-        world.journal.push(format!(
-            "{} {} {}",
-            request.method.as_str(),
-            request.service,
-            request.path
-        ));
+        world.journal.push(format!("{} {} {}", request.method.as_str(), request.service, request.path));
         world.now += i64::from(world.call_takes_ms) * 1_000;
         let mut reply = world.script.http(request)?;
         for (name, value) in world.manifest.capture(request, &mut reply) {
@@ -35,10 +27,7 @@ pub(crate) fn http_send(request: &RawRequest) -> Result<RawResponse, RawError> {
 }
 
 fn sql(world: &mut World, sql: &str, params: &[Value]) -> Result<SqlReply, db::Error> {
-    assert!(
-        world.manifest.db.is_some(),
-        "plugin.toml has no [db]: this plugin has no database role"
-    );
+    assert!(world.manifest.db.is_some(), "plugin.toml has no [db]: this plugin has no database role");
     world.journal.push(format!("sql {}", one_line(sql)));
     world.script.sql(sql, params)
 }
@@ -61,10 +50,7 @@ pub(crate) fn db_execute(text: &str, params: &[Value]) -> Result<u64, db::Error>
 
 pub(crate) fn db_open_cursor(sql: &str, params: &[Value]) -> Result<Cursor, db::Error> {
     let RawRows { columns, rows } = db_query(sql, params)?;
-    Ok(Cursor {
-        columns,
-        rows: std::cell::RefCell::new(rows.into_iter()),
-    })
+    Ok(Cursor { columns, rows: std::cell::RefCell::new(rows.into_iter()) })
 }
 
 pub(crate) struct Cursor {
@@ -74,25 +60,15 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     pub(crate) fn next(&self, limit: u32) -> Result<RawRows, db::Error> {
-        let rows = self
-            .rows
-            .borrow_mut()
-            .by_ref()
-            .take(limit as usize)
-            .collect();
-        Ok(RawRows {
-            columns: self.columns.clone(),
-            rows,
-        })
+        let rows = self.rows.borrow_mut().by_ref().take(limit as usize).collect();
+        Ok(RawRows { columns: self.columns.clone(), rows })
     }
 }
 
 pub(crate) fn db_begin(as_user: Option<&str>) -> Result<Transaction, db::Error> {
     world(|world| {
         world.open_transactions += 1;
-        world
-            .journal
-            .push(as_user.map_or("begin".into(), |user| format!("begin as {user}")));
+        world.journal.push(as_user.map_or("begin".into(), |user| format!("begin as {user}")));
     });
     Ok(Transaction { committed: false })
 }
@@ -122,9 +98,7 @@ impl Drop for Transaction {
         if !std::thread::panicking() {
             world(|world| {
                 world.open_transactions -= 1;
-                world
-                    .journal
-                    .push(if self.committed { "commit" } else { "rollback" }.into());
+                world.journal.push(if self.committed { "commit" } else { "rollback" }.into());
             });
         }
     }
@@ -143,9 +117,9 @@ pub(crate) fn secret_fingerprint(name: &str) -> Option<String> {
 
 /// FNV-1a: enough for a double, whose secrets are none.
 fn fingerprint(value: &str) -> String {
-    let hash = value.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = value
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
@@ -153,10 +127,7 @@ pub(crate) fn secret_generate(name: &str, bytes: u32) -> Result<(), String> {
     world(|world| {
         world.manifest.check_generate(name);
         world.journal.push(format!("generate {name}"));
-        world
-            .secrets
-            .entry(name.to_owned())
-            .or_insert_with(|| "5a".repeat(bytes as usize));
+        world.secrets.entry(name.to_owned()).or_insert_with(|| "5a".repeat(bytes as usize));
     });
     Ok(())
 }
@@ -194,26 +165,17 @@ pub(crate) fn vault_seal(plaintext: &[u8], context: &str) -> Result<String, Stri
 pub(crate) fn vault_open(sealed: &str, context: &str) -> Result<Vec<u8>, String> {
     world(|world| world.manifest.check_context(context));
     let wrong = || "it was sealed for something else".to_owned();
-    let hex = sealed
-        .strip_prefix(&format!("sealed:{context}:"))
-        .ok_or_else(wrong)?;
+    let hex = sealed.strip_prefix(&format!("sealed:{context}:")).ok_or_else(wrong)?;
     let digits = hex.as_bytes().chunks_exact(2);
     digits
-        .map(|pair| {
-            std::str::from_utf8(pair)
-                .ok()
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                .ok_or_else(wrong)
-        })
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(wrong))
         .collect()
 }
 
 pub(crate) fn tool_run(name: &str, args: &[&str]) -> Result<tool::Output, tool::Error> {
     world(|world| {
         world.manifest.check_tool(name, args);
-        world
-            .journal
-            .push(format!("tool {name} {}", args.join(" ")));
+        world.journal.push(format!("tool {name} {}", args.join(" ")));
         world.script.tool(name, args)
     })
 }
@@ -222,12 +184,7 @@ pub(crate) fn hub_facts(topic: &str) -> Result<String, (String, String)> {
     world(|world| {
         world.manifest.check_facts(topic);
         let facts = world.facts.get(topic).map(ToString::to_string);
-        facts.ok_or_else(|| {
-            (
-                "unavailable".into(),
-                format!("the test has no facts about {topic}"),
-            )
-        })
+        facts.ok_or_else(|| ("unavailable".into(), format!("the test has no facts about {topic}")))
     })
 }
 
@@ -267,17 +224,8 @@ pub(crate) fn random_bytes(len: u32) -> Vec<u8> {
 }
 
 pub(crate) fn log(level: Level, message: &str, fields: &[(&str, String)]) {
-    let fields = fields
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect();
-    world(|world| {
-        world.logs.push(Line {
-            level,
-            message: message.to_owned(),
-            fields,
-        })
-    });
+    let fields = fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    world(|world| world.logs.push(Line { level, message: message.to_owned(), fields }));
 }
 
 pub(crate) fn progress(done: u32, total: u32, message: &str) {

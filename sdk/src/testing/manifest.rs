@@ -84,10 +84,7 @@ impl Manifest {
         let path = request.path.split('?').next().unwrap_or_default();
         let line = format!("{} {path}", request.method.as_str());
         assert!(
-            service
-                .routes
-                .iter()
-                .any(|route| route_matches(route, &line)),
+            service.routes.iter().any(|route| route_matches(route, &line)),
             "plugin.toml: routes of service \"{}\" lack a line for \"{line}\"",
             request.service
         );
@@ -101,26 +98,17 @@ impl Manifest {
     }
 
     /// Takes the secrets out of a reply, as the host does: each with its name.
-    pub(crate) fn capture(
-        &self,
-        request: &RawRequest,
-        reply: &mut RawResponse,
-    ) -> Vec<(String, String)> {
+    pub(crate) fn capture(&self, request: &RawRequest, reply: &mut RawResponse) -> Vec<(String, String)> {
         if !(200..300).contains(&reply.status) {
             return Vec::new();
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let line = format!("{} {path}", request.method.as_str());
-        let matching = self
-            .service(&request.service)
-            .capture
-            .iter()
-            .filter(|(key, _)| {
-                let (route, wanted) = key.split_once('?').unwrap_or((key, ""));
-                let present =
-                    |pair: &str| pair.is_empty() || query.split('&').any(|given| given == pair);
-                route_matches(route, &line) && wanted.split('&').all(present)
-            });
+        let matching = self.service(&request.service).capture.iter().filter(|(key, _)| {
+            let (route, wanted) = key.split_once('?').unwrap_or((key, ""));
+            let present = |pair: &str| pair.is_empty() || query.split('&').any(|given| given == pair);
+            route_matches(route, &line) && wanted.split('&').all(present)
+        });
         // The most specific one wins: the one that asks for the most of the query.
         let Some((_, pointers)) = matching.max_by_key(|(key, _)| key.len()) else {
             return Vec::new();
@@ -149,12 +137,7 @@ impl Manifest {
             let captured = service.capture.values().flat_map(BTreeMap::values);
             service.inject.iter().chain(auth).chain(captured)
         });
-        let names = self
-            .secrets
-            .names
-            .iter()
-            .chain(&self.secrets.generate)
-            .chain(of_services);
+        let names = self.secrets.names.iter().chain(&self.secrets.generate).chain(of_services);
         assert!(
             names.into_iter().any(|pattern| covers(pattern, name)),
             "plugin.toml: [secrets] names lacks \"{name}\""
@@ -162,51 +145,33 @@ impl Manifest {
     }
 
     pub(crate) fn check_generate(&self, name: &str) {
-        assert!(
-            allows(&self.secrets.generate, name),
-            "plugin.toml: [secrets] generate lacks \"{name}\""
-        );
+        assert!(allows(&self.secrets.generate, name), "plugin.toml: [secrets] generate lacks \"{name}\"");
     }
 
     pub(crate) fn check_setting(&self, name: &str) {
-        let allowed =
-            name.starts_with("hub.") || self.settings.names.iter().any(|known| known == name);
+        let allowed = name.starts_with("hub.") || self.settings.names.iter().any(|known| known == name);
         assert!(allowed, "plugin.toml: [settings] names lacks \"{name}\"");
     }
 
     pub(crate) fn check_facts(&self, topic: &str) {
-        assert!(
-            self.hub.facts.iter().any(|known| known == topic),
-            "plugin.toml: [hub] facts lacks \"{topic}\""
-        );
+        assert!(self.hub.facts.iter().any(|known| known == topic), "plugin.toml: [hub] facts lacks \"{topic}\"");
     }
 
     pub(crate) fn check_context(&self, context: &str) {
-        assert!(
-            allows(&self.vault.contexts, context),
-            "plugin.toml: [vault] contexts lacks \"{context}\""
-        );
+        assert!(allows(&self.vault.contexts, context), "plugin.toml: [vault] contexts lacks \"{context}\"");
     }
 
     pub(crate) fn check_tool(&self, name: &str, args: &[&str]) {
         let fits = |shape: &Vec<String>| {
             shape.len() == args.len()
-                && shape.iter().zip(args).all(|(want, arg)| {
-                    if want == "{}" {
-                        !arg.starts_with('-')
-                    } else {
-                        want == arg
-                    }
-                })
+                && shape.iter().zip(args).all(
+                    |(want, arg)| {
+                        if want == "{}" { !arg.starts_with('-') } else { want == arg }
+                    },
+                )
         };
-        let allowed = self
-            .tool
-            .iter()
-            .any(|tool| tool.name == name && tool.args.iter().any(fits));
-        assert!(
-            allowed,
-            "plugin.toml: [[tool]] \"{name}\" lacks the arguments {args:?}"
-        );
+        let allowed = self.tool.iter().any(|tool| tool.name == name && tool.args.iter().any(fits));
+        assert!(allowed, "plugin.toml: [[tool]] \"{name}\" lacks the arguments {args:?}");
     }
 }
 
@@ -215,9 +180,7 @@ fn allows(patterns: &[String], name: &str) -> bool {
 }
 
 fn covers(pattern: &str, name: &str) -> bool {
-    pattern
-        .strip_suffix('*')
-        .map_or(pattern == name, |prefix| name.starts_with(prefix))
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 /// Whether `GET /projects/7` is an instance of `GET /projects/{project}`.
@@ -239,9 +202,6 @@ pub(crate) fn route_matches(route: &str, line: &str) -> bool {
 
 fn references(body: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(body);
-    let found = text
-        .split("{{secret:")
-        .skip(1)
-        .filter_map(|rest| rest.split_once("}}"));
+    let found = text.split("{{secret:").skip(1).filter_map(|rest| rest.split_once("}}"));
     found.map(|(name, _)| name.to_owned()).collect()
 }

@@ -80,10 +80,7 @@ impl Hub {
             manifest: Manifest::parse(manifest),
             run_id: "run-of-the-test".into(),
             hub_id: "7f3a0c1d".into(),
-            settings: BTreeMap::from([
-                ("hub.kind".into(), "cloud".into()),
-                ("hub.id".into(), "7f3a0c1d".into()),
-            ]),
+            settings: BTreeMap::from([("hub.kind".into(), "cloud".into()), ("hub.id".into(), "7f3a0c1d".into())]),
             secrets: BTreeMap::new(),
             notes: BTreeMap::new(),
             state_is_full: false,
@@ -99,10 +96,7 @@ impl Hub {
         };
         let world = Rc::new(RefCell::new(world));
         WORLD.with_borrow_mut(|slot| {
-            assert!(
-                slot.is_none(),
-                "only one testing::Hub can be alive on a thread: drop the first one"
-            );
+            assert!(slot.is_none(), "only one testing::Hub can be alive on a thread: drop the first one");
             *slot = Some(world.clone());
         });
         Self { world }
@@ -191,9 +185,7 @@ impl Hub {
     /// When the note is there but of another shape.
     pub fn noted<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let world = self.world.borrow();
-        world.notes.get(key).map(|text| {
-            serde_json::from_str(text).expect("the note has the shape the test asks for")
-        })
+        world.notes.get(key).map(|text| serde_json::from_str(text).expect("the note has the shape the test asks for"))
     }
 
     pub fn notes(&self) -> BTreeMap<String, String> {
@@ -210,11 +202,7 @@ impl Drop for Hub {
         WORLD.with_borrow_mut(|slot| *slot = None);
         let left = self.world.borrow().script.left();
         if !std::thread::panicking() {
-            assert!(
-                left.is_empty(),
-                "expected calls that were not made: {}",
-                left.join("; ")
-            );
+            assert!(left.is_empty(), "expected calls that were not made: {}", left.join("; "));
         }
     }
 }
@@ -222,9 +210,7 @@ impl Drop for Hub {
 /// # Panics
 /// When the test has no `Hub`.
 pub(crate) fn world<T>(work: impl FnOnce(&mut World) -> T) -> T {
-    let world = WORLD
-        .with_borrow(Clone::clone)
-        .expect("a test of plugin code begins with testing::Hub::new(MANIFEST)");
+    let world = WORLD.with_borrow(Clone::clone).expect("a test of plugin code begins with testing::Hub::new(MANIFEST)");
     work(&mut world.borrow_mut())
 }
 

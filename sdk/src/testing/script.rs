@@ -34,18 +34,11 @@ impl Script {
     }
 
     fn next(&mut self, got: &str) -> Expected {
-        self.expected
-            .pop_front()
-            .unwrap_or_else(|| panic!("unexpected call, after all expected ones: {got}"))
+        self.expected.pop_front().unwrap_or_else(|| panic!("unexpected call, after all expected ones: {got}"))
     }
 
     pub(crate) fn http(&mut self, request: &RawRequest) -> Result<RawResponse, RawError> {
-        let got = format!(
-            "{} {} {}",
-            request.method.as_str(),
-            request.service,
-            request.path
-        );
+        let got = format!("{} {} {}", request.method.as_str(), request.service, request.path);
         match self.next(&got) {
             Expected::Http(call, reply) => {
                 call.check(request, &got);
@@ -112,34 +105,21 @@ impl HttpCall {
             self.request,
             self.service
         );
-        let pairs: Vec<_> = query
-            .split('&')
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .collect();
+        let pairs: Vec<_> = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
         for (name, value) in &self.query {
             let encoded = (crate::http::encode(name), crate::http::encode(value));
-            let there = pairs
-                .iter()
-                .any(|(key, given)| *key == encoded.0 && *given == encoded.1);
+            let there = pairs.iter().any(|(key, given)| *key == encoded.0 && *given == encoded.1);
             assert!(there, "{got} lacks the query parameter {name}={value}");
         }
         for name in &self.no_query {
-            assert!(
-                !pairs.iter().any(|(key, _)| key == name),
-                "{got} must not have the query parameter {name}"
-            );
+            assert!(!pairs.iter().any(|(key, _)| key == name), "{got} must not have the query parameter {name}");
         }
         for (name, value) in &self.headers {
-            let there = request
-                .headers
-                .iter()
-                .any(|(key, given)| key.eq_ignore_ascii_case(name) && given == value);
+            let there = request.headers.iter().any(|(key, given)| key.eq_ignore_ascii_case(name) && given == value);
             assert!(there, "{got} lacks the header {name}: {value}");
         }
-        let body: Option<Json> = request
-            .body
-            .as_deref()
-            .map(|body| serde_json::from_slice(body).expect("a body of JSON"));
+        let body: Option<Json> =
+            request.body.as_deref().map(|body| serde_json::from_slice(body).expect("a body of JSON"));
         if let Some(expected) = &self.body {
             assert_eq!(body.as_ref(), Some(expected), "body of {got}");
         }
@@ -147,10 +127,7 @@ impl HttpCall {
             let part = body.as_ref().and_then(|body| body.pointer(pointer));
             assert_eq!(part, Some(expected), "{pointer} in the body of {got}");
         }
-        assert!(
-            !self.idempotent || request.idempotent,
-            "{got} must be marked as idempotent"
-        );
+        assert!(!self.idempotent || request.idempotent, "{got} must be marked as idempotent");
     }
 }
 
@@ -174,11 +151,7 @@ impl HttpExpectation {
             body_parts: Vec::new(),
             idempotent: false,
         };
-        Self {
-            world,
-            call,
-            times: 1,
-        }
+        Self { world, call, times: 1 }
     }
 
     /// The query has this parameter; it may have more.
@@ -221,23 +194,12 @@ impl HttpExpectation {
     }
 
     pub fn reply(self, status: u16, body: Json) {
-        self.reply_raw(
-            status,
-            &[("content-type", "application/json")],
-            &body.to_string(),
-        );
+        self.reply_raw(status, &[("content-type", "application/json")], &body.to_string());
     }
 
     pub fn reply_raw(self, status: u16, headers: &[(&str, &str)], body: &str) {
-        let headers = headers
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        self.end(Ok(RawResponse {
-            status,
-            headers,
-            body: body.into(),
-        }));
+        let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        self.end(Ok(RawResponse { status, headers, body: body.into() }));
     }
 
     /// No connection came about.
@@ -251,11 +213,7 @@ impl HttpExpectation {
     }
 
     pub fn fail(self, code: &str, sent: bool) {
-        self.end(Err(RawError {
-            code: code.into(),
-            message: format!("made to fail: {code}"),
-            sent,
-        }));
+        self.end(Err(RawError { code: code.into(), message: format!("made to fail: {code}"), sent }));
     }
 
     fn end(self, reply: Result<RawResponse, RawError>) {
@@ -275,10 +233,7 @@ impl SqlCall {
     fn check(&self, sql: &str, params: &[Value]) {
         let sql = one_line(sql);
         for fragment in &self.fragments {
-            assert!(
-                sql.contains(fragment.as_str()),
-                "expected SQL with `{fragment}`, got: {sql}"
-            );
+            assert!(sql.contains(fragment.as_str()), "expected SQL with `{fragment}`, got: {sql}");
         }
         if let Some(expected) = &self.params {
             assert_eq!(params, expected, "parameters of: {sql}");
@@ -295,17 +250,8 @@ pub struct SqlExpectation {
 
 impl SqlExpectation {
     pub(crate) fn new(world: Rc<RefCell<World>>, fragments: &[&str]) -> Self {
-        let fragments = fragments
-            .iter()
-            .map(|fragment| one_line(fragment))
-            .collect();
-        Self {
-            world,
-            call: SqlCall {
-                fragments,
-                params: None,
-            },
-        }
+        let fragments = fragments.iter().map(|fragment| one_line(fragment)).collect();
+        Self { world, call: SqlCall { fragments, params: None } }
     }
 
     pub fn params(mut self, params: &[Value]) -> Self {
@@ -332,11 +278,7 @@ impl SqlExpectation {
     }
 
     fn end(self, reply: Result<SqlReply, db::Error>) {
-        self.world
-            .borrow_mut()
-            .script
-            .expected
-            .push_back(Expected::Sql(self.call, reply));
+        self.world.borrow_mut().script.expected.push_back(Expected::Sql(self.call, reply));
     }
 }
 
@@ -354,37 +296,19 @@ pub struct ToolExpectation {
 
 impl ToolExpectation {
     pub(crate) fn new(world: Rc<RefCell<World>>, name: &str, args: &[&str]) -> Self {
-        Self {
-            world,
-            call: ToolCall {
-                name: name.into(),
-                args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            },
-        }
+        Self { world, call: ToolCall { name: name.into(), args: args.iter().map(|&arg| arg.to_owned()).collect() } }
     }
 
     pub fn exits(self, exit_code: i32, stdout: &str, stderr: &str) {
-        self.end(Ok(tool::Output {
-            exit_code,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        }));
+        self.end(Ok(tool::Output { exit_code, stdout: stdout.into(), stderr: stderr.into() }));
     }
 
     pub fn fail(self, code: &str, message: &str) {
         let tool = self.call.name.clone();
-        self.end(Err(tool::Error {
-            code: code.into(),
-            message: message.into(),
-            tool,
-        }));
+        self.end(Err(tool::Error { code: code.into(), message: message.into(), tool }));
     }
 
     fn end(self, reply: Result<tool::Output, tool::Error>) {
-        self.world
-            .borrow_mut()
-            .script
-            .expected
-            .push_back(Expected::Tool(self.call, reply));
+        self.world.borrow_mut().script.expected.push_back(Expected::Tool(self.call, reply));
     }
 }

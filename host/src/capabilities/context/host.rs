@@ -59,7 +59,11 @@ mod tests {
     use crate::capabilities::testing::{Rig, manifest};
 
     fn context() -> Context {
-        Context::new(&manifest("[settings]\nnames = [\"neon.region\"]\n"), "7f3a0001".into(), [("neon.region".into(), "aws-eu".into())].into())
+        Context::new(
+            &manifest("[settings]\nnames = [\"neon.region\"]\n"),
+            "7f3a0001".into(),
+            [("neon.region".into(), "aws-eu".into())].into(),
+        )
     }
 
     #[tokio::test]

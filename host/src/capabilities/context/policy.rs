@@ -30,7 +30,15 @@ impl Policy {
         }
         let first = self.warned.len() < MAX_WARNINGS && self.warned.insert(name.to_owned());
         let quoted = crate::capabilities::clean::quoted(name);
-        (None, first.then(|| format!("the setting {quoted} is not granted; the manifest line [settings] names = [\"{}\"] would allow it", name.escape_debug())))
+        (
+            None,
+            first.then(|| {
+                format!(
+                    "the setting {quoted} is not granted; the manifest line [settings] names = [\"{}\"] would allow it",
+                    name.escape_debug()
+                )
+            }),
+        )
     }
 }
 
@@ -40,10 +48,15 @@ mod tests {
 
     #[test]
     fn settings_are_granted_by_name() {
-        let manifest = crate::capabilities::testing::manifest("[settings]\nnames = [\"neon.org_id\", \"watchdog.*\"]\n");
-        let settings = ["neon.org_id", "neon.region", "watchdog.task", "hub.kind"].map(|n| (n.to_owned(), format!("value of {n}"))).into();
+        let manifest =
+            crate::capabilities::testing::manifest("[settings]\nnames = [\"neon.org_id\", \"watchdog.*\"]\n");
+        let settings = ["neon.org_id", "neon.region", "watchdog.task", "hub.kind"]
+            .map(|n| (n.to_owned(), format!("value of {n}")))
+            .into();
         let mut policy = Policy::new(&manifest, settings);
-        for (name, granted) in [("neon.org_id", true), ("watchdog.task", true), ("hub.kind", true), ("neon.region", false)] {
+        for (name, granted) in
+            [("neon.org_id", true), ("watchdog.task", true), ("hub.kind", true), ("neon.region", false)]
+        {
             let (value, warning) = policy.setting(name);
             assert_eq!(value.is_some(), granted, "{name}");
             assert_eq!(warning.is_none(), granted, "{name}");

@@ -18,7 +18,9 @@ pub(super) enum Fault {
     Unavailable(String),
     #[error("{0}")]
     TooLarge(String),
-    #[error("the call's time was up before the database had answered; what it was doing is rolled back, unless it was the commit")]
+    #[error(
+        "the call's time was up before the database had answered; what it was doing is rolled back, unless it was the commit"
+    )]
     Deadline,
 }
 
@@ -57,7 +59,9 @@ impl From<sqlx::Error> for Fault {
                 match sqlstate.as_deref() {
                     Some(CANCELED) => Fault::Deadline,
                     // The server goes down, or ended the session.
-                    Some(s) if s.starts_with("57P") || s.starts_with("08") || s == "25P03" => Fault::Unavailable(e.message().to_owned()),
+                    Some(s) if s.starts_with("57P") || s.starts_with("08") || s == "25P03" => {
+                        Fault::Unavailable(e.message().to_owned())
+                    }
                     _ => Fault::Database { message: e.message().to_owned(), sqlstate },
                 }
             }

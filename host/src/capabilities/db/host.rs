@@ -1,4 +1,6 @@
-use psn_bindings::imports::psn::plugin::db::{Cursor, Error, Host, HostCursor, HostTransaction, Rows, Transaction, Value};
+use psn_bindings::imports::psn::plugin::db::{
+    Cursor, Error, Host, HostCursor, HostTransaction, Rows, Transaction, Value,
+};
 use wasmtime::component::Resource;
 
 use super::Db;
@@ -26,7 +28,8 @@ impl View<'_, Db> {
         self.count()?;
         let bytes: usize = params.iter().map(super::values::weight).sum();
         if params.len() > MAX_PARAMS || bytes > MAX_PARAM_BYTES {
-            let words = format!("a statement has at most {MAX_PARAMS} parameters of {} MiB together", MAX_PARAM_BYTES >> 20);
+            let words =
+                format!("a statement has at most {MAX_PARAMS} parameters of {} MiB together", MAX_PARAM_BYTES >> 20);
             return Ok(Err(Fault::TooLarge(words)));
         }
         Ok(self.cap.policy.check(sql))
@@ -44,7 +47,9 @@ impl View<'_, Db> {
         let mut session = self.cap.begin(Begin::default(), deadline).await?;
         let reply = match rows {
             true => session.query(&sql, params, deadline).await,
-            false => session.execute(&sql, params, deadline).await.map(|affected| Reply { affected, ..Reply::default() }),
+            false => {
+                session.execute(&sql, params, deadline).await.map(|affected| Reply { affected, ..Reply::default() })
+            }
         };
         let ended = match &reply {
             Ok(_) => session.commit(deadline).await,
@@ -83,7 +88,13 @@ impl View<'_, Db> {
     }
 
     /// Runs one statement of a transaction.
-    async fn inside(&mut self, this: &Resource<Transaction>, sql: &str, params: &[Value], rows: bool) -> wasmtime::Result<Result<Reply, Fault>> {
+    async fn inside(
+        &mut self,
+        this: &Resource<Transaction>,
+        sql: &str,
+        params: &[Value],
+        rows: bool,
+    ) -> wasmtime::Result<Result<Reply, Fault>> {
         let sql = match self.admit(sql, params)? {
             Ok(sql) => sql,
             Err(e) => {
@@ -97,7 +108,9 @@ impl View<'_, Db> {
         let Some(session) = &mut open.session else { return Ok(Err(over("transaction"))) };
         let reply = match rows {
             true => session.query(&sql, params, deadline).await,
-            false => session.execute(&sql, params, deadline).await.map(|affected| Reply { affected, ..Reply::default() }),
+            false => {
+                session.execute(&sql, params, deadline).await.map(|affected| Reply { affected, ..Reply::default() })
+            }
         };
         if reply.as_ref().is_err_and(Fault::is_fatal) {
             open.session = None;
@@ -138,7 +151,11 @@ impl Host for View<'_, Db> {
         Ok(self.answer(reply.map(|r| r.affected)))
     }
 
-    async fn open_cursor(&mut self, sql: String, params: Vec<Value>) -> wasmtime::Result<Result<Resource<Cursor>, Error>> {
+    async fn open_cursor(
+        &mut self,
+        sql: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<Resource<Cursor>, Error>> {
         let sql = match self.admit(&sql, &params)? {
             Ok(sql) => sql,
             Err(e) => return Ok(self.answer(Err(e))),
@@ -162,7 +179,9 @@ impl Host for View<'_, Db> {
     async fn begin(&mut self, as_user: Option<String>) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
         self.count()?;
         if as_user.as_ref().is_some_and(|user| uuid::Uuid::parse_str(user).is_err()) {
-            return Ok(self.answer(Err(Fault::Denied("as-user is not a user's id: give the UUID from users.id".to_owned()))));
+            return Ok(
+                self.answer(Err(Fault::Denied("as-user is not a user's id: give the UUID from users.id".to_owned())))
+            );
         }
         match self.cap.begin(Begin { as_user: as_user.as_deref() }, self.call.deadline).await {
             Ok(session) => {
@@ -202,12 +221,22 @@ impl HostCursor for View<'_, Db> {
 }
 
 impl HostTransaction for View<'_, Db> {
-    async fn query(&mut self, this: Resource<Transaction>, sql: String, params: Vec<Value>) -> wasmtime::Result<Result<Rows, Error>> {
+    async fn query(
+        &mut self,
+        this: Resource<Transaction>,
+        sql: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<Rows, Error>> {
         let reply = self.inside(&this, &sql, &params, true).await?;
         self.rows(reply)
     }
 
-    async fn execute(&mut self, this: Resource<Transaction>, sql: String, params: Vec<Value>) -> wasmtime::Result<Result<u64, Error>> {
+    async fn execute(
+        &mut self,
+        this: Resource<Transaction>,
+        sql: String,
+        params: Vec<Value>,
+    ) -> wasmtime::Result<Result<u64, Error>> {
         let reply = self.inside(&this, &sql, &params, false).await?;
         Ok(self.answer(reply.map(|r| r.affected)))
     }
@@ -234,7 +263,9 @@ impl HostTransaction for View<'_, Db> {
 }
 
 fn over(what: &str) -> Fault {
-    Fault::Unavailable(format!("this {what} is over: an earlier answer of its ended the connection, and everything in it is rolled back"))
+    Fault::Unavailable(format!(
+        "this {what} is over: an earlier answer of its ended the connection, and everything in it is rolled back"
+    ))
 }
 
 /// Live secrets do not come back through the database.

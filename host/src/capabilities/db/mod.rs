@@ -67,7 +67,8 @@ impl Db {
             }
         }
         if self.in_use >= MAX_CONNECTIONS {
-            let words = format!("{MAX_CONNECTIONS} transactions and cursors are open already: finish or drop one first");
+            let words =
+                format!("{MAX_CONNECTIONS} transactions and cursors are open already: finish or drop one first");
             return Err(Fault::Denied(words));
         }
         let mut session = Session::open(&self.access, deadline).await?;

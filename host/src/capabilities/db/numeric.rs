@@ -33,7 +33,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<String> {
         _ => return None,
     };
     // The digit that stands `place` places left of the point's own.
-    let digit = |place: i32| usize::try_from(i32::from(weight) - place).ok().and_then(|i| digits.get(i)).copied().unwrap_or(0);
+    let digit =
+        |place: i32| usize::try_from(i32::from(weight) - place).ok().and_then(|i| digits.get(i)).copied().unwrap_or(0);
     let mut whole: String = (0..=i32::from(weight)).rev().map(|place| format!("{:04}", digit(place))).collect();
     whole.drain(..whole.len() - whole.trim_start_matches('0').len());
     text.push_str(if whole.is_empty() { "0" } else { &whole });

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, DataType, ArrayElemTypeDef, Expr, FromTable, Function, Ident, ObjectName, Query, Select, SetExpr, Statement, TableFactor, TableObject, UnaryOperator, Value,
-    ValueWithSpan, Visit as _, Visitor,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FromTable, Function, Ident, ObjectName, Query, Select, SetExpr,
+    Statement, TableFactor, TableObject, UnaryOperator, Value, ValueWithSpan, Visit as _, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -20,16 +20,115 @@ const MAX_DEPTH: usize = 50;
 
 /// Functions that only compute.
 const FUNCTIONS: &[&str] = &[
-    "abs", "age", "array_agg", "array_append", "array_length", "array_position", "array_remove", "array_to_string", "avg", "bool_and", "bool_or", "btrim",
-    "cardinality", "ceil", "ceiling", "char_length", "clock_timestamp", "coalesce", "concat", "concat_ws", "count", "cume_dist", "current_date",
-    "current_timestamp", "date_bin", "date_part", "date_trunc", "decode", "dense_rank", "encode", "every", "exp", "extract", "first_value", "floor",
-    "gen_random_uuid", "greatest", "initcap", "json_agg", "json_build_array", "json_build_object", "json_object_agg", "jsonb_agg", "jsonb_array_elements",
-    "jsonb_array_elements_text", "jsonb_array_length", "jsonb_build_array", "jsonb_build_object", "jsonb_object_agg", "jsonb_set", "jsonb_strip_nulls",
-    "jsonb_typeof", "lag", "last_value", "lead", "least", "left", "length", "ln", "localtimestamp", "lower", "ltrim", "make_date", "make_interval",
-    "make_timestamptz", "max", "md5", "min", "mod", "now", "nth_value", "ntile", "nullif", "octet_length", "percent_rank", "position", "power", "random",
-    "rank", "regexp_replace", "replace", "reverse", "right", "round", "row_number", "row_to_json", "rtrim", "sha256", "sign", "split_part", "sqrt",
-    "starts_with", "statement_timestamp", "string_agg", "string_to_array", "strpos", "substr", "substring", "sum", "to_char", "to_date", "to_json",
-    "to_jsonb", "to_timestamp", "transaction_timestamp", "trim", "trunc", "unnest", "upper",
+    "abs",
+    "age",
+    "array_agg",
+    "array_append",
+    "array_length",
+    "array_position",
+    "array_remove",
+    "array_to_string",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "btrim",
+    "cardinality",
+    "ceil",
+    "ceiling",
+    "char_length",
+    "clock_timestamp",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "count",
+    "cume_dist",
+    "current_date",
+    "current_timestamp",
+    "date_bin",
+    "date_part",
+    "date_trunc",
+    "decode",
+    "dense_rank",
+    "encode",
+    "every",
+    "exp",
+    "extract",
+    "first_value",
+    "floor",
+    "gen_random_uuid",
+    "greatest",
+    "initcap",
+    "json_agg",
+    "json_build_array",
+    "json_build_object",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_array_elements",
+    "jsonb_array_elements_text",
+    "jsonb_array_length",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "jsonb_object_agg",
+    "jsonb_set",
+    "jsonb_strip_nulls",
+    "jsonb_typeof",
+    "lag",
+    "last_value",
+    "lead",
+    "least",
+    "left",
+    "length",
+    "ln",
+    "localtimestamp",
+    "lower",
+    "ltrim",
+    "make_date",
+    "make_interval",
+    "make_timestamptz",
+    "max",
+    "md5",
+    "min",
+    "mod",
+    "now",
+    "nth_value",
+    "ntile",
+    "nullif",
+    "octet_length",
+    "percent_rank",
+    "position",
+    "power",
+    "random",
+    "rank",
+    "regexp_replace",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "row_number",
+    "row_to_json",
+    "rtrim",
+    "sha256",
+    "sign",
+    "split_part",
+    "sqrt",
+    "starts_with",
+    "statement_timestamp",
+    "string_agg",
+    "string_to_array",
+    "strpos",
+    "substr",
+    "substring",
+    "sum",
+    "to_char",
+    "to_date",
+    "to_json",
+    "to_jsonb",
+    "to_timestamp",
+    "transaction_timestamp",
+    "trim",
+    "trunc",
+    "unnest",
+    "upper",
 ];
 
 #[derive(Clone, Copy, Default)]
@@ -58,8 +157,12 @@ impl Policy {
                 }
                 Some(_) => {}
                 None => {
-                    let table =
-                        Table { select: !grant.select.is_empty(), insert: !grant.insert.is_empty(), update: !grant.update.is_empty(), delete: grant.delete };
+                    let table = Table {
+                        select: !grant.select.is_empty(),
+                        insert: !grant.insert.is_empty(),
+                        update: !grant.update.is_empty(),
+                        delete: grant.delete,
+                    };
                     policy.tables.insert(qualified(name), table);
                 }
             }
@@ -70,7 +173,10 @@ impl Policy {
     /// The statement as it is to be sent.
     pub(super) fn check(&self, sql: &str) -> Result<String, Fault> {
         if sql.len() > MAX_STATEMENT_BYTES {
-            return Err(Fault::TooLarge(format!("a statement has at most {} KiB: give values as parameters", MAX_STATEMENT_BYTES >> 10)));
+            return Err(Fault::TooLarge(format!(
+                "a statement has at most {} KiB: give values as parameters",
+                MAX_STATEMENT_BYTES >> 10
+            )));
         }
         let statement = parse(sql)?;
         let mut walk = Walk { policy: self, visible: Vec::new(), bodies: HashMap::new(), called: BTreeSet::new() };
@@ -92,7 +198,10 @@ fn qualified(name: &str) -> String {
 }
 
 fn parse(sql: &str) -> Result<Statement, Fault> {
-    let statements = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(MAX_DEPTH).try_with_sql(sql).and_then(|mut p| p.parse_statements());
+    let statements = Parser::new(&PostgreSqlDialect {})
+        .with_recursion_limit(MAX_DEPTH)
+        .try_with_sql(sql)
+        .and_then(|mut p| p.parse_statements());
     let mut statements = statements.map_err(|e| Fault::Denied(format!("the statement cannot be read: {e}")))?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
@@ -139,7 +248,9 @@ struct Walk<'p> {
 
 impl Walk<'_> {
     fn may(&self, name: &ObjectName, command: &str, allowed: impl Fn(&Table) -> bool) -> Flow {
-        let Some((schema, table)) = parts(name) else { return refuse(format!("{name} is no name of a table: write table or schema.table")) };
+        let Some((schema, table)) = parts(name) else {
+            return refuse(format!("{name} is no name of a table: write table or schema.table"));
+        };
         if schema.is_none() && command == "select" && self.visible.last().is_some_and(|names| names.contains(&table)) {
             return GO;
         }
@@ -160,12 +271,19 @@ impl Walk<'_> {
             return GO;
         }
         let key = full.strip_prefix("public.").unwrap_or(&full);
-        refuse(format!("the function {function} is not one that plugins may call. For a function of the hub's own, in plugin.toml, under [db]: \"{key}(…)\" = {{ execute = true }}"))
+        refuse(format!(
+            "the function {function} is not one that plugins may call. For a function of the hub's own, in plugin.toml, under [db]: \"{key}(…)\" = {{ execute = true }}"
+        ))
     }
 
     fn body(body: &SetExpr) -> Flow {
         match body {
-            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) => GO,
+            SetExpr::Select(_)
+            | SetExpr::Query(_)
+            | SetExpr::Values(_)
+            | SetExpr::Insert(_)
+            | SetExpr::Update(_)
+            | SetExpr::Delete(_) => GO,
             SetExpr::SetOperation { left, right, .. } => {
                 Self::body(left)?;
                 Self::body(right)
@@ -213,11 +331,20 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> Flow {
-        if query.for_clause.is_some() || query.settings.is_some() || query.format_clause.is_some() || !query.pipe_operators.is_empty() {
-            return refuse("only what Postgres knows: SELECT with FROM, WHERE, GROUP BY, HAVING, WINDOW, ORDER BY, LIMIT, FOR UPDATE");
+        if query.for_clause.is_some()
+            || query.settings.is_some()
+            || query.format_clause.is_some()
+            || !query.pipe_operators.is_empty()
+        {
+            return refuse(
+                "only what Postgres knows: SELECT with FROM, WHERE, GROUP BY, HAVING, WINDOW, ORDER BY, LIMIT, FOR UPDATE",
+            );
         }
         Self::body(&query.body)?;
-        let mut names = self.bodies.remove(&std::ptr::from_ref(query)).unwrap_or_else(|| self.visible.last().cloned().unwrap_or_default());
+        let mut names = self
+            .bodies
+            .remove(&std::ptr::from_ref(query))
+            .unwrap_or_else(|| self.visible.last().cloned().unwrap_or_default());
         if let Some(with) = &query.with {
             if with.recursive {
                 return refuse("WITH RECURSIVE is not for plugins: it may never end");
@@ -252,7 +379,9 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
         let alias = match factor {
-            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => return refuse("TABLESAMPLE is not for plugins"),
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                return refuse("TABLESAMPLE is not for plugins");
+            }
             TableFactor::Table { name, args, alias, .. } => {
                 if args.is_some() {
                     self.call(name)?;
@@ -266,7 +395,9 @@ impl Visitor for Walk<'_> {
                 self.called.insert(std::ptr::from_ref(name));
                 alias
             }
-            TableFactor::Derived { alias, .. } | TableFactor::UNNEST { alias, .. } | TableFactor::NestedJoin { alias, .. } => alias,
+            TableFactor::Derived { alias, .. }
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::NestedJoin { alias, .. } => alias,
             _ => return refuse("only tables, subqueries, joins and functions in FROM"),
         };
         if alias.iter().flat_map(|a| &a.columns).any(|c| c.data_type.is_some()) {
@@ -280,11 +411,18 @@ impl Visitor for Walk<'_> {
             Expr::Function(Function { name, uses_odbc_syntax: false, .. }) => self.call(name),
             Expr::Cast { data_type, .. } => plain(data_type),
             Expr::TypedString(typed) => plain(&typed.data_type),
-            Expr::BinaryOp { op, .. } | Expr::AnyOp { compare_op: op, .. } | Expr::AllOp { compare_op: op, .. } => match op {
-                BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) => refuse(format!("the operator {op} is not one that plugins may use")),
-                _ => GO,
-            },
-            Expr::UnaryOp { op: UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not | UnaryOperator::BitwiseNot, .. } => GO,
+            Expr::BinaryOp { op, .. } | Expr::AnyOp { compare_op: op, .. } | Expr::AllOp { compare_op: op, .. } => {
+                match op {
+                    BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) => {
+                        refuse(format!("the operator {op} is not one that plugins may use"))
+                    }
+                    _ => GO,
+                }
+            }
+            Expr::UnaryOp {
+                op: UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not | UnaryOperator::BitwiseNot,
+                ..
+            } => GO,
             Expr::Identifier(_)
             | Expr::CompoundIdentifier(_)
             | Expr::IsFalse(_)
@@ -334,7 +472,11 @@ impl Visitor for Walk<'_> {
     /// Postgres also calls a function where `row.function` is written, and has its catalogs under these names.
     fn pre_visit_ident(&mut self, ident: &Ident) -> Flow {
         let name = ident.value.to_lowercase();
-        if name.starts_with("pg_") || name.starts_with("lo_") || name == "information_schema" || name.starts_with("dblink") {
+        if name.starts_with("pg_")
+            || name.starts_with("lo_")
+            || name == "information_schema"
+            || name.starts_with("dblink")
+        {
             return refuse(format!("{name} belongs to the database itself: plugins see their own tables only"));
         }
         GO
@@ -372,6 +514,8 @@ fn plain(ty: &DataType) -> Flow {
         | DataType::JSONB
         | DataType::Bytea => GO,
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => plain(element),
-        other => refuse(format!("a cast to {other} is not for plugins: cast to text, numbers, boolean, times, uuid, json or bytea")),
+        other => refuse(format!(
+            "a cast to {other} is not for plugins: cast to text, numbers, boolean, times, uuid, json or bytea"
+        )),
     }
 }

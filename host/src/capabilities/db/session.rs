@@ -4,11 +4,13 @@ use std::future::Future;
 
 use futures_util::StreamExt as _;
 use sqlx::postgres::{PgConnection, PgStatement};
-use sqlx::{AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _};
+use sqlx::{
+    AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _,
+};
 
+use super::DbAccess;
 use super::fault::Fault;
 use super::values::{self, Value};
-use super::DbAccess;
 use crate::capabilities::Deadline;
 use crate::hub::connection::{HubUrl, connect_url};
 
@@ -47,7 +49,8 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) async fn open(access: &DbAccess, deadline: Deadline) -> Result<Self, Fault> {
-        let none = || Fault::Unavailable("this plugin has no role in the hub's database yet: run psn run migrate".to_owned());
+        let none =
+            || Fault::Unavailable("this plugin has no role in the hub's database yet: run psn run migrate".to_owned());
         let url = HubUrl::parse("the plugin's connection string", access.url.as_ref().ok_or_else(none)?)?;
         let connection = match connect_url(&url, &access.tls, deadline).await {
             Err(_) if deadline.passed() => return Err(Fault::Deadline),
@@ -63,7 +66,8 @@ impl Session {
         let sql = "SELECT session_user = current_user AND NOT r.rolsuper AND NOT r.rolbypassrls AND NOT r.rolcreaterole AND NOT r.rolreplication
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid)
                    FROM pg_catalog.pg_roles r WHERE r.rolname = session_user";
-        let plain: Option<bool> = sqlx::query_scalar(sql).persistent(false).fetch_optional(&mut self.connection).await?;
+        let plain: Option<bool> =
+            sqlx::query_scalar(sql).persistent(false).fetch_optional(&mut self.connection).await?;
         if plain == Some(true) {
             return Ok(());
         }
@@ -84,7 +88,11 @@ impl Session {
         within(deadline, async {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
             if let Some(user) = begin.as_user {
-                sqlx::query("SELECT pg_catalog.set_config('app.current_user_id', $1, true)").bind(user).persistent(false).execute(&mut self.connection).await?;
+                sqlx::query("SELECT pg_catalog.set_config('app.current_user_id', $1, true)")
+                    .bind(user)
+                    .persistent(false)
+                    .execute(&mut self.connection)
+                    .await?;
             }
             Ok(())
         })
@@ -158,7 +166,10 @@ impl Session {
                     }
                     reply.rows.push(values);
                     if reply.rows.len() > MAX_ROWS || bytes > MAX_REPLY_BYTES {
-                        let words = format!("the answer has more than {MAX_ROWS} rows or {} MiB: add a LIMIT, or open a cursor", MAX_REPLY_BYTES >> 20);
+                        let words = format!(
+                            "the answer has more than {MAX_ROWS} rows or {} MiB: add a LIMIT, or open a cursor",
+                            MAX_REPLY_BYTES >> 20
+                        );
                         return Err(Fault::TooLarge(words));
                     }
                 }

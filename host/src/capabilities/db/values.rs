@@ -30,13 +30,19 @@ pub(super) fn arguments(statement: &PgStatement, params: &[Value]) -> Result<PgA
         _ => &[],
     };
     if types.len() != params.len() {
-        return Err(Fault::unsupported(format!("the statement has {} parameters, and {} values came with it", types.len(), params.len())));
+        return Err(Fault::unsupported(format!(
+            "the statement has {} parameters, and {} values came with it",
+            types.len(),
+            params.len()
+        )));
     }
     let mut arguments = PgArguments::default();
     for (i, (ty, value)) in types.iter().zip(params).enumerate() {
         let bytes = match value {
             Value::Null => None,
-            value => Some(encode(ty, value).map_err(|reason| Fault::unsupported(format!("parameter ${}: {reason}", i + 1)))?),
+            value => Some(
+                encode(ty, value).map_err(|reason| Fault::unsupported(format!("parameter ${}: {reason}", i + 1)))?,
+            ),
         };
         let typed = Typed { ty: ty.clone(), bytes };
         arguments.add(typed).map_err(|e| Fault::unsupported(format!("parameter ${}: {e}", i + 1)))?;
@@ -88,7 +94,10 @@ fn encode(ty: &PgTypeInfo, value: &Value) -> Result<Vec<u8>, String> {
         }),
         ("FLOAT8", _) => float(value).map(|v| v.to_be_bytes().to_vec()),
         ("NUMERIC", Value::Int64(v)) => Some(numeric::encode(*v)),
-        ("TEXT" | "VARCHAR" | "BPCHAR" | "NAME" | "CITEXT" | "UNKNOWN", Value::Text(v) | Value::Uuid(v) | Value::Json(v)) => Some(no_nul(v)?.to_vec()),
+        (
+            "TEXT" | "VARCHAR" | "BPCHAR" | "NAME" | "CITEXT" | "UNKNOWN",
+            Value::Text(v) | Value::Uuid(v) | Value::Json(v),
+        ) => Some(no_nul(v)?.to_vec()),
         ("BYTEA", Value::Bytes(v)) => Some(v.clone()),
         ("UUID", Value::Uuid(v) | Value::Text(v)) => Uuid::parse_str(v).ok().map(|v| v.as_bytes().to_vec()),
         ("TIMESTAMPTZ" | "TIMESTAMP", Value::Timestamp(v)) => v.checked_sub(EPOCH_US).map(|v| v.to_be_bytes().to_vec()),
@@ -106,7 +115,13 @@ fn encode(ty: &PgTypeInfo, value: &Value) -> Result<Vec<u8>, String> {
         (_, Value::Text(v)) if matches!(ty.kind(), PgTypeKind::Enum(_)) => Some(no_nul(v)?.to_vec()),
         _ => None,
     };
-    bytes.ok_or_else(|| format!("{} is no value of the type {name}; for other types and forms give text, and write $n::text::{}", words(value), name.to_lowercase()))
+    bytes.ok_or_else(|| {
+        format!(
+            "{} is no value of the type {name}; for other types and forms give text, and write $n::text::{}",
+            words(value),
+            name.to_lowercase()
+        )
+    })
 }
 
 fn integer(name: &str, value: &Value) -> Result<Vec<u8>, String> {
@@ -190,7 +205,9 @@ fn encode_array(element: &PgTypeInfo, value: &Value) -> Result<Vec<u8>, String> 
             other => Value::Json(other.to_string()),
         };
         let bytes = encode(element, &value)?;
-        out.extend_from_slice(&i32::try_from(bytes.len()).map_err(|_| "a value of the array is too long".to_owned())?.to_be_bytes());
+        out.extend_from_slice(
+            &i32::try_from(bytes.len()).map_err(|_| "a value of the array is too long".to_owned())?.to_be_bytes(),
+        );
         out.extend_from_slice(&bytes);
     }
     Ok(out)
@@ -285,7 +302,9 @@ fn decode_array(element: &PgTypeInfo, mut bytes: &[u8]) -> Option<Vec<serde_json
             Value::Int64(v) => v.into(),
             Value::Float64(v) => v.into(),
             Value::Text(v) | Value::Uuid(v) => v.into(),
-            Value::Timestamp(v) => DateTime::from_timestamp_micros(v)?.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
+            Value::Timestamp(v) => {
+                DateTime::from_timestamp_micros(v)?.to_rfc3339_opts(SecondsFormat::Micros, true).into()
+            }
             Value::Json(v) => serde_json::from_str(&v).ok()?,
             Value::Bytes(v) => hex::encode(v).into(),
         });

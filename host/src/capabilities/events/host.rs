@@ -19,7 +19,12 @@ impl Host for View<'_, Events> {
         let fields = fields
             .into_iter()
             .take(MAX_FIELDS)
-            .map(|(k, v)| (self.call.spoken("a log field", &k, MAX_FIELD_NAME), self.call.spoken("a log field", &v, MAX_FIELD).into()))
+            .map(|(k, v)| {
+                (
+                    self.call.spoken("a log field", &k, MAX_FIELD_NAME),
+                    self.call.spoken("a log field", &v, MAX_FIELD).into(),
+                )
+            })
             .collect();
         self.call.events.emit(&Event::Log { level, source: self.call.plugin.to_string(), message, fields });
         Ok(())
@@ -45,9 +50,17 @@ mod tests {
         let mut rig = Rig::new(Events::new());
         rig.secret("TOKEN", "tr_pat_canary0001");
         let fields = (0..50).map(|i| (format!("k{i}"), "v".repeat(9_000))).collect();
-        rig.view().log(GuestLevel::Info, format!("\u{1b}[2J{{\"type\":\"summary\"}}\ntr_pat_ca\u{0}nary0001 {}", "x".repeat(9_000)), fields).unwrap();
+        rig.view()
+            .log(
+                GuestLevel::Info,
+                format!("\u{1b}[2J{{\"type\":\"summary\"}}\ntr_pat_ca\u{0}nary0001 {}", "x".repeat(9_000)),
+                fields,
+            )
+            .unwrap();
         let events = rig.recorder.events();
-        let Some(Event::Log { source, message, fields, level: Level::Info }) = events.last() else { panic!("{events:?}") };
+        let Some(Event::Log { source, message, fields, level: Level::Info }) = events.last() else {
+            panic!("{events:?}")
+        };
         assert_eq!(source, "tester");
         assert!(message.starts_with("{\"type\":\"summary\"}\n[redacted] x"), "{}", &message[..60]);
         assert!(message.len() <= MAX_MESSAGE);

@@ -12,30 +12,30 @@ pub(super) fn is_global(address: IpAddr) -> bool {
 
 /// Address and length of prefix.
 const NOT_GLOBAL_V4: &[([u8; 4], u32)] = &[
-    ([0, 0, 0, 0], 8),         // this network
-    ([10, 0, 0, 0], 8),        // private
-    ([100, 64, 0, 0], 10),     // shared, behind carrier NAT; metadata services of some clouds
-    ([127, 0, 0, 0], 8),       // loopback
-    ([168, 63, 129, 16], 32),  // a cloud's host agent, on a public address
-    ([169, 254, 0, 0], 16),    // link-local; metadata services
-    ([172, 16, 0, 0], 12),     // private
-    ([192, 0, 0, 0], 24),      // IETF protocol assignments; metadata services
-    ([192, 0, 2, 0], 24),      // documentation
-    ([192, 88, 99, 0], 24),    // 6to4 relays
-    ([192, 168, 0, 0], 16),    // private
-    ([198, 18, 0, 0], 15),     // benchmarking
-    ([198, 51, 100, 0], 24),   // documentation
-    ([203, 0, 113, 0], 24),    // documentation
-    ([224, 0, 0, 0], 4),       // multicast
-    ([240, 0, 0, 0], 4),       // reserved, broadcast
+    ([0, 0, 0, 0], 8),        // this network
+    ([10, 0, 0, 0], 8),       // private
+    ([100, 64, 0, 0], 10),    // shared, behind carrier NAT; metadata services of some clouds
+    ([127, 0, 0, 0], 8),      // loopback
+    ([168, 63, 129, 16], 32), // a cloud's host agent, on a public address
+    ([169, 254, 0, 0], 16),   // link-local; metadata services
+    ([172, 16, 0, 0], 12),    // private
+    ([192, 0, 0, 0], 24),     // IETF protocol assignments; metadata services
+    ([192, 0, 2, 0], 24),     // documentation
+    ([192, 88, 99, 0], 24),   // 6to4 relays
+    ([192, 168, 0, 0], 16),   // private
+    ([198, 18, 0, 0], 15),    // benchmarking
+    ([198, 51, 100, 0], 24),  // documentation
+    ([203, 0, 113, 0], 24),   // documentation
+    ([224, 0, 0, 0], 4),      // multicast
+    ([240, 0, 0, 0], 4),      // reserved, broadcast
 ];
 
 /// Within 2000::/3, outside of which nothing is global. Address and length of prefix.
 const NOT_GLOBAL_V6: &[(u128, u32)] = &[
-    (0x2001_0000 << 96, 23),             // IETF protocol assignments: Teredo, benchmarking, ORCHID, AMT
-    (0x2001_0db8 << 96, 32),             // documentation
-    (0x2002_0000 << 96, 16),             // 6to4: any IPv4 address in disguise
-    (0x3fff_0000 << 96, 20),             // documentation
+    (0x2001_0000 << 96, 23), // IETF protocol assignments: Teredo, benchmarking, ORCHID, AMT
+    (0x2001_0db8 << 96, 32), // documentation
+    (0x2002_0000 << 96, 16), // 6to4: any IPv4 address in disguise
+    (0x3fff_0000 << 96, 20), // documentation
 ];
 
 /// 64:ff9b::/96: an IPv4 address as networks without IPv4 write it.

@@ -23,7 +23,12 @@ pub(super) struct NotKept {
 }
 
 /// The response as the guest may see it.
-pub(super) async fn receive(call: &mut Call, authorised: &Authorised, answer: Answer, secrets: &Arc<Secrets>) -> Result<Response, NotKept> {
+pub(super) async fn receive(
+    call: &mut Call,
+    authorised: &Authorised,
+    answer: Answer,
+    secrets: &Arc<Secrets>,
+) -> Result<Response, NotKept> {
     let service = &authorised.service().name;
     let place = format!("a response of the service {service}");
     let Answer { status, headers, mut body } = answer;
@@ -115,7 +120,10 @@ async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor
     // Keeping a secret waits for the disk. All of them are kept even if the call is given up meanwhile: the service may not show
     // them a second time.
     let kept = tokio::task::spawn_blocking(move || {
-        captured.into_iter().map(|(name, value)| secrets.set(&name, value).map_err(|source| NotKept { name, source })).fold(Ok(()), Result::and)
+        captured
+            .into_iter()
+            .map(|(name, value)| secrets.set(&name, value).map_err(|source| NotKept { name, source }))
+            .fold(Ok(()), Result::and)
     });
     match kept.await {
         Ok(kept) => kept,
@@ -207,7 +215,10 @@ mod tests {
     #[test]
     fn passwords_in_urls_are_replaced() {
         for (text, clean) in [
-            ("postgresql://owner:npg_x@ep-1.neon.tech/hub?sslmode=require", "postgresql://owner:[redacted]@ep-1.neon.tech/hub?sslmode=require"),
+            (
+                "postgresql://owner:npg_x@ep-1.neon.tech/hub?sslmode=require",
+                "postgresql://owner:[redacted]@ep-1.neon.tech/hub?sslmode=require",
+            ),
             ("a https://u:p@h/ and https://v:q@i b", "a https://u:[redacted]@h/ and https://v:[redacted]@i b"),
             ("https://u:p@q@h/", "https://u:[redacted]@h/"),
             ("https://h/a:b@c", "https://h/a:b@c"),
@@ -225,7 +236,10 @@ mod tests {
         let capture = |name: &str, value: &str| Captured { name: name.into(), value: Secret::new(value) };
         let mut json = json!({ "uri": "postgresql://o:pw@h/db", "again": ["see postgresql://o:pw@h/db!"], "pw": "short", "word": "shorten", "postgresql://o:pw@h/db": 1 });
         assert!(leave_references(&mut json, vec![capture("URL", "postgresql://o:pw@h/db"), capture("PW", "short")]));
-        assert_eq!(json, json!({ "uri": "{{secret:URL}}", "again": ["see {{secret:URL}}!"], "pw": "{{secret:PW}}", "word": "shorten", "{{secret:URL}}": 1 }));
+        assert_eq!(
+            json,
+            json!({ "uri": "{{secret:URL}}", "again": ["see {{secret:URL}}!"], "pw": "{{secret:PW}}", "word": "shorten", "{{secret:URL}}": 1 })
+        );
     }
 
     #[test]

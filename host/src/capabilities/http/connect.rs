@@ -148,7 +148,10 @@ impl Dialler {
     }
 }
 
-async fn speak(origin: &Origin, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection, String> {
+async fn speak(
+    origin: &Origin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Connection, String> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_RESPONSE_HEADERS)
         .max_header_size(MAX_RESPONSE_HEAD)
@@ -159,7 +162,13 @@ async fn speak(origin: &Origin, stream: impl AsyncRead + AsyncWrite + Unpin + Se
         // Whoever waits for the response is told of an error too.
         let _ = connection.await;
     });
-    Ok(Connection { origin: origin.clone(), sender, reused: false, used: Instant::now(), _driver: AbortOnDropHandle::new(driver) })
+    Ok(Connection {
+        origin: origin.clone(),
+        sender,
+        reused: false,
+        used: Instant::now(),
+        _driver: AbortOnDropHandle::new(driver),
+    })
 }
 
 impl Connection {
@@ -169,13 +178,19 @@ impl Connection {
     }
 
     /// Sends the request and reads the response to its end. Everything read is counted, and nothing is read beyond the limits.
-    pub(super) async fn exchange(&mut self, request: Request<Full<Bytes>>, meter: &mut Meter) -> Result<Answer, ExchangeError> {
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        meter: &mut Meter,
+    ) -> Result<Answer, ExchangeError> {
         let response = self.sender.try_send_request(request).await.map_err(|mut e| {
             let unsent = e.take_message().is_some();
             let error = e.into_error();
             match () {
                 () if unsent => ExchangeError::NotSent,
-                () if error.is_parse_too_large() => ExchangeError::TooLarge { what: "head", limit: MAX_RESPONSE_HEAD as u64 },
+                () if error.is_parse_too_large() => {
+                    ExchangeError::TooLarge { what: "head", limit: MAX_RESPONSE_HEAD as u64 }
+                }
                 () => ExchangeError::Unanswered(causes(&error)),
             }
         })?;
@@ -192,8 +207,12 @@ async fn read(response: Response<hyper::body::Incoming>, meter: &mut Meter) -> R
     meter.http_in(size as u64)?;
     // What is encoded is not searched for secrets, so it is not shown.
     for (name, plain) in [(CONTENT_ENCODING, "identity"), (TRANSFER_ENCODING, "chunked")] {
-        if let Some(value) = head.headers.get_all(&name).iter().find(|v| !v.as_bytes().eq_ignore_ascii_case(plain.as_bytes())) {
-            return Err(ExchangeError::Encoded(String::from_utf8_lossy(value.as_bytes()).escape_debug().take(40).collect()));
+        if let Some(value) =
+            head.headers.get_all(&name).iter().find(|v| !v.as_bytes().eq_ignore_ascii_case(plain.as_bytes()))
+        {
+            return Err(ExchangeError::Encoded(
+                String::from_utf8_lossy(value.as_bytes()).escape_debug().take(40).collect(),
+            ));
         }
     }
     let too_large = ExchangeError::TooLarge { what: "body", limit: MAX_RESPONSE_BODY };

@@ -28,7 +28,10 @@ pub(crate) enum HeaderRefused {
 }
 
 /// The headers that go out, without the host's own. `bound` is the header that carries the service's credential.
-pub(super) fn from_guest(headers: &[(String, String)], bound: Option<&HeaderName>) -> Result<HeaderMap, (String, HeaderRefused)> {
+pub(super) fn from_guest(
+    headers: &[(String, String)],
+    bound: Option<&HeaderName>,
+) -> Result<HeaderMap, (String, HeaderRefused)> {
     let refuse = |name: &str, why| Err((name.to_owned(), why));
     let bytes: usize = headers.iter().map(|(n, v)| n.len() + v.len()).sum();
     if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
@@ -58,12 +61,35 @@ fn reserved(name: &str, bound: Option<&HeaderName>) -> Option<HeaderRefused> {
         return Some(HeaderRefused::Credential);
     }
     Some(match name.as_str() {
-        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "content-length" | "content-encoding" | "expect" | "http2-settings" | "accept-encoding" | "accept-charset" | "range" => {
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "content-length"
+        | "content-encoding" | "expect" | "http2-settings" | "accept-encoding" | "accept-charset" | "range" => {
             HeaderRefused::Framing
         }
-        "host" | "forwarded" | "via" | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip" | "true-client-ip" | "cf-connecting-ip" | "origin" | "referer" => HeaderRefused::Routing,
-        "authorization" | "cookie" | "cookie2" | "set-cookie" | "x-api-key" | "api-key" | "x-auth-token" | "x-access-token" | "x-amz-security-token" => HeaderRefused::Credential,
-        "x-http-method" | "x-http-method-override" | "x-method-override" | "x-original-url" | "x-original-uri" | "x-rewrite-url" => HeaderRefused::Override,
+        "host"
+        | "forwarded"
+        | "via"
+        | "x-real-ip"
+        | "x-client-ip"
+        | "x-cluster-client-ip"
+        | "true-client-ip"
+        | "cf-connecting-ip"
+        | "origin"
+        | "referer" => HeaderRefused::Routing,
+        "authorization"
+        | "cookie"
+        | "cookie2"
+        | "set-cookie"
+        | "x-api-key"
+        | "api-key"
+        | "x-auth-token"
+        | "x-access-token"
+        | "x-amz-security-token" => HeaderRefused::Credential,
+        "x-http-method"
+        | "x-http-method-override"
+        | "x-method-override"
+        | "x-original-url"
+        | "x-original-uri"
+        | "x-rewrite-url" => HeaderRefused::Override,
         name if name.starts_with("x-forwarded") => HeaderRefused::Routing,
         name if name.starts_with("proxy-") => HeaderRefused::Credential,
         name if name.starts_with("sec-") => HeaderRefused::Framing,
@@ -77,7 +103,17 @@ pub(super) fn shown_to_guest(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(
         name,
-        "content-type" | "content-language" | "date" | "etag" | "last-modified" | "link" | "location" | "retry-after" | "x-request-id" | "request-id" | "x-neon-ret-request-id"
+        "content-type"
+            | "content-language"
+            | "date"
+            | "etag"
+            | "last-modified"
+            | "link"
+            | "location"
+            | "retry-after"
+            | "x-request-id"
+            | "request-id"
+            | "x-neon-ret-request-id"
     ) || name.starts_with("x-ratelimit-")
         || name.starts_with("ratelimit")
 }
@@ -93,7 +129,13 @@ mod tests {
 
     #[test]
     fn ordinary_headers_go_out() {
-        let map = decide(&[("Content-Type", "application/json"), ("accept", "*/*"), ("x-trigger-api-version", "2025-07-16"), ("idempotency-key", "a, b")]).unwrap();
+        let map = decide(&[
+            ("Content-Type", "application/json"),
+            ("accept", "*/*"),
+            ("x-trigger-api-version", "2025-07-16"),
+            ("idempotency-key", "a, b"),
+        ])
+        .unwrap();
         assert_eq!(map.len(), 4);
         assert_eq!(map["content-type"], "application/json");
     }

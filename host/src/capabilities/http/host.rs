@@ -24,7 +24,9 @@ enum Failed {
     /// An answer that cannot be shown.
     Unreadable(String),
     TooLarge(String),
-    Deadline { sent: bool },
+    Deadline {
+        sent: bool,
+    },
 }
 
 impl Failed {
@@ -48,9 +50,17 @@ impl Host for View<'_, Http> {
 }
 
 impl View<'_, Http> {
-    async fn call_service(&mut self, mut request: Request, body: Option<Vec<u8>>) -> wasmtime::Result<Result<Response, Error>> {
+    async fn call_service(
+        &mut self,
+        mut request: Request,
+        body: Option<Vec<u8>>,
+    ) -> wasmtime::Result<Result<Response, Error>> {
         if self.call.transaction_open {
-            return Ok(Err(error("denied", "no HTTP call is made while a database transaction is open: commit it or drop it first", false)));
+            return Ok(Err(error(
+                "denied",
+                "no HTTP call is made while a database transaction is open: commit it or drop it first",
+                false,
+            )));
         }
         request.body = body;
         let authorised = match self.cap.policy.decide(&request) {
@@ -71,11 +81,17 @@ impl View<'_, Http> {
             Ok(answer) => answer,
             Err((failed, sent)) => return Ok(Err(self.failure(&authorised, failed, sent))),
         };
-        Ok(receive(self.call, &authorised, answer, &self.cap.secrets).await.map_err(|e| error("secret-not-kept", e.to_string(), true)))
+        Ok(receive(self.call, &authorised, answer, &self.cap.secrets)
+            .await
+            .map_err(|e| error("secret-not-kept", e.to_string(), true)))
     }
 
     /// The answer of the last try, or why there is none and whether any try may have reached the service.
-    async fn with_retries(&mut self, authorised: &Authorised, outgoing: &Outgoing<'_>) -> wasmtime::Result<Result<Answer, (Failed, bool)>> {
+    async fn with_retries(
+        &mut self,
+        authorised: &Authorised,
+        outgoing: &Outgoing<'_>,
+    ) -> wasmtime::Result<Result<Answer, (Failed, bool)>> {
         let mut reached = false;
         for retry in 0.. {
             self.call.meter.http_call(1)?;
@@ -90,14 +106,22 @@ impl View<'_, Http> {
             reached |= matches!(&tried, Ok(_) | Err(Failed::Unanswered(_)));
             let pause = wait(retry, headers, Utc::now(), chance());
             match pause {
-                Some(pause) if retry < MAX_RETRIES && authorised.repeatable() && pause < self.call.deadline.remaining() => tokio::time::sleep(pause).await,
+                Some(pause)
+                    if retry < MAX_RETRIES && authorised.repeatable() && pause < self.call.deadline.remaining() =>
+                {
+                    tokio::time::sleep(pause).await
+                }
                 _ => return Ok(tried.map_err(|f| (f, reached))),
             }
         }
         unreachable!("the loop ends by returning")
     }
 
-    async fn try_once(&mut self, authorised: &Authorised, outgoing: &Outgoing<'_>) -> wasmtime::Result<Result<Answer, Failed>> {
+    async fn try_once(
+        &mut self,
+        authorised: &Authorised,
+        outgoing: &Outgoing<'_>,
+    ) -> wasmtime::Result<Result<Answer, Failed>> {
         let until = tokio::time::Instant::now() + self.call.deadline.clamp(TRY_LIMIT);
         let resolved = match tokio::time::timeout_at(until, Resolved::new(authorised, self.cap.lookup.as_ref())).await {
             Ok(Ok(resolved)) => resolved,
@@ -136,8 +160,12 @@ impl View<'_, Http> {
             Failed::NotPublic(why) => error("denied", format!("{call}: {why}"), reached),
             Failed::Unanswered(why) | Failed::Unreadable(why) => error("unanswered", format!("{call}: {why}"), true),
             Failed::TooLarge(why) => error("too-large", format!("{call}: {why}"), true),
-            Failed::Deadline { sent } if self.call.deadline.passed() => error("deadline", format!("{call}: the call's deadline passed"), sent || reached),
-            Failed::Deadline { sent } => error("deadline", format!("{call}: no whole answer within {} s", TRY_LIMIT.as_secs()), sent || reached),
+            Failed::Deadline { sent } if self.call.deadline.passed() => {
+                error("deadline", format!("{call}: the call's deadline passed"), sent || reached)
+            }
+            Failed::Deadline { sent } => {
+                error("deadline", format!("{call}: no whole answer within {} s", TRY_LIMIT.as_secs()), sent || reached)
+            }
         }
     }
 }

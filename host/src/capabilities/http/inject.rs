@@ -31,23 +31,37 @@ pub(super) enum InjectError {
     Elsewhere(&'static str),
     #[error("{} is no reference to a secret; one looks like {{{{secret:DATABASE_URL}}}}", quoted(.0))]
     Malformed(String),
-    #[error("the service `{service}` may not receive the secret {name}; the manifest line inject = [\"{name}\"] under service = \"{service}\" would allow it")]
+    #[error(
+        "the service `{service}` may not receive the secret {name}; the manifest line inject = [\"{name}\"] under service = \"{service}\" would allow it"
+    )]
     NotGranted { service: String, name: String },
-    #[error("the secret {name} is not set; `psn keys set {name}` sets one that you have, and `psn run setup` makes the others")]
+    #[error(
+        "the secret {name} is not set; `psn keys set {name}` sets one that you have, and `psn run setup` makes the others"
+    )]
     Missing { name: String },
     #[error("the secret {name} holds characters that no header can carry; set it again without line ends")]
     NotAHeader { name: String },
 }
 
 impl<'a> Outgoing<'a> {
-    pub(super) fn new(authorised: &'a Authorised, body: Option<Vec<u8>>, secrets: &Secrets) -> Result<Self, InjectError> {
+    pub(super) fn new(
+        authorised: &'a Authorised,
+        body: Option<Vec<u8>>,
+        secrets: &Secrets,
+    ) -> Result<Self, InjectError> {
         no_references_elsewhere(authorised)?;
         let service = authorised.service();
         let credential = match &service.auth {
             Some(auth) => {
-                let secret = secrets.get(&auth.secret).ok_or_else(|| InjectError::Missing { name: auth.secret.clone() })?;
-                let value = Zeroizing::new(if auth.bearer { format!("Bearer {}", secret.expose()) } else { secret.expose().to_owned() });
-                let mut value = HeaderValue::from_str(&value).map_err(|_| InjectError::NotAHeader { name: auth.secret.clone() })?;
+                let secret =
+                    secrets.get(&auth.secret).ok_or_else(|| InjectError::Missing { name: auth.secret.clone() })?;
+                let value = Zeroizing::new(if auth.bearer {
+                    format!("Bearer {}", secret.expose())
+                } else {
+                    secret.expose().to_owned()
+                });
+                let mut value =
+                    HeaderValue::from_str(&value).map_err(|_| InjectError::NotAHeader { name: auth.secret.clone() })?;
                 value.set_sensitive(true);
                 Some((auth.header.clone(), value))
             }
@@ -80,7 +94,9 @@ impl<'a> Outgoing<'a> {
         let url = self.authorised.url();
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.authorised.method().clone();
-        *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery].parse().expect("the policy lets only ASCII without spaces through");
+        *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery]
+            .parse()
+            .expect("the policy lets only ASCII without spaces through");
         let headers = request.headers_mut();
         *headers = self.authorised.headers().clone();
         headers.insert(HOST, url[Position::BeforeHost..Position::AfterPort].parse().expect("a URL's host is ASCII"));
@@ -107,7 +123,10 @@ fn no_references_elsewhere(authorised: &Authorised) -> Result<(), InjectError> {
 }
 
 /// The body with its references replaced. It stays as it was written otherwise, to the byte.
-fn with_secrets(body: Vec<u8>, secret: impl Fn(&str) -> Result<Zeroizing<String>, InjectError>) -> Result<Bytes, InjectError> {
+fn with_secrets(
+    body: Vec<u8>,
+    secret: impl Fn(&str) -> Result<Zeroizing<String>, InjectError>,
+) -> Result<Bytes, InjectError> {
     let written = body.windows(OPEN.len()).filter(|w| *w == OPEN.as_bytes()).count();
     let text = match std::str::from_utf8(&body) {
         Ok(text) => text,
@@ -175,7 +194,10 @@ mod tests {
     fn references_in_string_values_are_replaced() {
         for (body, out) in [
             (r#"{"v": "{{secret:A}}"}"#, r#"{"v": "a\"1"}"#),
-            (r#"{"v":["x {{secret:A}} y {{secret:A}}"], "n": 12345678901234567890123}"#, r#"{"v":["x a\"1 y a\"1"], "n": 12345678901234567890123}"#),
+            (
+                r#"{"v":["x {{secret:A}} y {{secret:A}}"], "n": 12345678901234567890123}"#,
+                r#"{"v":["x a\"1 y a\"1"], "n": 12345678901234567890123}"#,
+            ),
             (r#""{{secret:A}}""#, r#""a\"1""#),
             (r#"{"v": "no reference {{x}}"}"#, r#"{"v": "no reference {{x}}"}"#),
             ("plain text", "plain text"),

@@ -40,6 +40,11 @@ pub struct Http {
 
 impl Http {
     pub fn new(manifest: &Manifest, services: &ServiceMap, secrets: Arc<Secrets>) -> Result<Self, PolicyError> {
-        Ok(Self { policy: policy::Policy::new(manifest, services)?, secrets, lookup: Box::new(resolve::SystemLookup), dialler: connect::Dialler::new() })
+        Ok(Self {
+            policy: policy::Policy::new(manifest, services)?,
+            secrets,
+            lookup: Box::new(resolve::SystemLookup),
+            dialler: connect::Dialler::new(),
+        })
     }
 }

@@ -34,7 +34,9 @@ pub(crate) enum PathRefused {
     Dots,
     #[error("`%` is followed by two hex digits")]
     BadEscape,
-    #[error("an escape stands for `/`, `\\`, `%`, a control character or a character that needs none: servers read it in different ways")]
+    #[error(
+        "an escape stands for `/`, `\\`, `%`, a control character or a character that needs none: servers read it in different ways"
+    )]
     Ambiguous,
     #[error("the escapes of a segment are not UTF-8")]
     NotUtf8,
@@ -56,7 +58,8 @@ impl<'a> GuestPath<'a> {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         };
-        let segments = if path.is_empty() { Vec::new() } else { path.split('/').map(segment).collect::<Result<_, _>>()? };
+        let segments =
+            if path.is_empty() { Vec::new() } else { path.split('/').map(segment).collect::<Result<_, _>>()? };
         if let Some(query) = query {
             check_query(query)?;
         }
@@ -95,7 +98,8 @@ fn segment(raw: &str) -> Result<Cow<'_, str>, PathRefused> {
     check_escapes(raw)?;
     let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| PathRefused::NotUtf8)?;
     if let Cow::Owned(decoded) = &decoded
-        && (decoded.contains(|c: char| c.is_control() || matches!(c, '/' | '\\' | '%' | ';')) || raw_escapes_of_unreserved(raw))
+        && (decoded.contains(|c: char| c.is_control() || matches!(c, '/' | '\\' | '%' | ';'))
+            || raw_escapes_of_unreserved(raw))
     {
         return Err(PathRefused::Ambiguous);
     }
@@ -125,7 +129,8 @@ fn check_escapes(raw: &str) -> Result<(), PathRefused> {
 
 /// `%41` for `A`: harmless to one reader, another path to the next. Well-formed escapes only.
 fn raw_escapes_of_unreserved(raw: &str) -> bool {
-    raw.match_indices('%').any(|(at, _)| u8::from_str_radix(&raw[at + 1..at + 3], 16).is_ok_and(|b| is_unreserved(b.into())))
+    raw.match_indices('%')
+        .any(|(at, _)| u8::from_str_radix(&raw[at + 1..at + 3], 16).is_ok_and(|b| is_unreserved(b.into())))
 }
 
 fn is_unreserved(c: char) -> bool {

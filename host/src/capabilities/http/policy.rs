@@ -74,7 +74,9 @@ pub(super) enum Refused {
     Header { name: String, why: HeaderRefused },
     #[error("a {0} has no body")]
     Body(Method),
-    #[error("the response of {route} holds secrets, and none of its capture rules in the manifest is for this query: {rules}")]
+    #[error(
+        "the response of {route} holds secrets, and none of its capture rules in the manifest is for this query: {rules}"
+    )]
     Uncaptured { route: String, rules: String },
     #[error("the body has {0} bytes; at most {MAX_REQUEST_BODY} are sent")]
     TooLarge(usize),
@@ -102,7 +104,8 @@ impl Policy {
         let Some(route) = route else { return Err(unknown_route(service, method, &path)) };
         let url = below(&service.base, &path).ok_or_else(|| Refused::NotCanonical(request.path.clone()))?;
         let bound = service.auth.as_ref().map(|a| &a.header);
-        let headers = headers::from_guest(&request.headers, bound).map_err(|(name, why)| Refused::Header { name, why })?;
+        let headers =
+            headers::from_guest(&request.headers, bound).map_err(|(name, why)| Refused::Header { name, why })?;
         if let Some(body) = &request.body {
             if matches!(method, Method::GET | Method::HEAD) {
                 return Err(Refused::Body(method));
@@ -158,7 +161,8 @@ fn capture_for(service: &Service, route: &Route, path: &GuestPath<'_>) -> Result
         Some((i, _)) => Ok(Some(i)),
         None if rules().next().is_none() => Ok(None),
         None => {
-            let query = |c: &Capture| url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&c.query).finish();
+            let query =
+                |c: &Capture| url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&c.query).finish();
             let rules: Vec<_> = rules().map(|(_, c)| format!("`{route}?{}`", query(c))).collect();
             Err(Refused::Uncaptured { route: route.to_string(), rules: rules.join(", ") })
         }
@@ -167,7 +171,8 @@ fn capture_for(service: &Service, route: &Route, path: &GuestPath<'_>) -> Result
 
 fn unknown_service(service: &str, method: &Method, path: &GuestPath<'_>) -> Refused {
     let route = Route::suggest(method, path, &[]);
-    let allow = format!("[[http]]\nservice = \"{}\"\nbase = \"https://…\"\nroutes = [\"{route}\"]", service.escape_debug());
+    let allow =
+        format!("[[http]]\nservice = \"{}\"\nbase = \"https://…\"\nroutes = [\"{route}\"]", service.escape_debug());
     Refused::Service { service: service.to_owned(), allow }
 }
 
@@ -216,7 +221,12 @@ routes = ["GET /", "GET /{a}/{b}"]
     fn granted_calls_have_one_url_below_the_base() {
         for (service, method, path, url) in [
             ("neon", GuestMethod::Get, "/projects", "https://console.neon.tech/api/v2/projects"),
-            ("neon", GuestMethod::Get, "/projects?limit=100&org_id=o-1", "https://console.neon.tech/api/v2/projects?limit=100&org_id=o-1"),
+            (
+                "neon",
+                GuestMethod::Get,
+                "/projects?limit=100&org_id=o-1",
+                "https://console.neon.tech/api/v2/projects?limit=100&org_id=o-1",
+            ),
             ("neon", GuestMethod::Get, "/projects/calm-sun-1", "https://console.neon.tech/api/v2/projects/calm-sun-1"),
             ("neon", GuestMethod::Get, "/", "https://console.neon.tech/api/v2"),
             ("neon", GuestMethod::Get, "/?x=1", "https://console.neon.tech/api/v2?x=1"),
@@ -231,11 +241,21 @@ routes = ["GET /", "GET /{a}/{b}"]
     #[test]
     fn a_denial_names_the_line_that_would_allow_the_call() {
         for (service, method, path, line) in [
-            ("neon", GuestMethod::Patch, "/projects/calm-sun-1", r#""GET /projects/{project}/connection_uri", "PATCH /projects/{project}"]"#),
+            (
+                "neon",
+                GuestMethod::Patch,
+                "/projects/calm-sun-1",
+                r#""GET /projects/{project}/connection_uri", "PATCH /projects/{project}"]"#,
+            ),
             ("neon", GuestMethod::Get, "/users/me", r#"routes = ["GET /", "#),
             ("neon", GuestMethod::Get, "/users/me", r#""GET /users/me"]"#),
             ("neon", GuestMethod::Get, "/projects/p-1/roles?x=y", r#""GET /projects/{project}/roles"]"#),
-            ("evil", GuestMethod::Post, "/steal/123", "[[http]]\nservice = \"evil\"\nbase = \"https://…\"\nroutes = [\"POST /steal/{steal}\"]"),
+            (
+                "evil",
+                GuestMethod::Post,
+                "/steal/123",
+                "[[http]]\nservice = \"evil\"\nbase = \"https://…\"\nroutes = [\"POST /steal/{steal}\"]",
+            ),
             ("NEON", GuestMethod::Get, "/projects", "[[http]]"),
             ("https://evil.example", GuestMethod::Get, "/", "[[http]]"),
         ] {
@@ -246,13 +266,27 @@ routes = ["GET /", "GET /{a}/{b}"]
 
     #[test]
     fn the_capture_rule_that_says_most_applies() {
-        let capture = |path: &str| policy().decide(&request("neon", GuestMethod::Get, path)).map(|a| a.capture().map(|c| c.values[0].1.clone()));
+        let capture = |path: &str| {
+            policy()
+                .decide(&request("neon", GuestMethod::Get, path))
+                .map(|a| a.capture().map(|c| c.values[0].1.clone()))
+        };
         let uri = "/projects/p/connection_uri";
         assert_eq!(capture(&format!("{uri}?pooled=true&database_name=hub")).unwrap().as_deref(), Some("DATABASE_URL"));
-        assert_eq!(capture(&format!("{uri}?role_name=psn_app&pooled=true")).unwrap().as_deref(), Some("DATABASE_URL_APP"));
+        assert_eq!(
+            capture(&format!("{uri}?role_name=psn_app&pooled=true")).unwrap().as_deref(),
+            Some("DATABASE_URL_APP")
+        );
         assert_eq!(capture(&format!("{uri}?%70ooled=tru%65")).unwrap().as_deref(), Some("DATABASE_URL"));
         assert_eq!(capture("/projects").unwrap(), None);
-        for evading in ["", "?pooled=false", "?pooled=TRUE", "?Pooled=true", "?pooled=true&pooled=false", "?pooled=false&pooled=true"] {
+        for evading in [
+            "",
+            "?pooled=false",
+            "?pooled=TRUE",
+            "?Pooled=true",
+            "?pooled=true&pooled=false",
+            "?pooled=false&pooled=true",
+        ] {
             let refused = capture(&format!("{uri}{evading}")).unwrap_err().to_string();
             assert!(refused.contains("connection_uri?pooled=true`"), "{refused}");
         }
@@ -278,7 +312,9 @@ routes = ["GET /", "GET /{a}/{b}"]
 
     #[test]
     fn what_may_be_sent_again() {
-        for (method, idempotent, repeatable) in [(GuestMethod::Get, false, true), (GuestMethod::Delete, false, false), (GuestMethod::Post, true, true)] {
+        for (method, idempotent, repeatable) in
+            [(GuestMethod::Get, false, true), (GuestMethod::Delete, false, false), (GuestMethod::Post, true, true)]
+        {
             let path = if method == GuestMethod::Post { "/projects" } else { "/projects/p" };
             let mut r = request("neon", method, path);
             r.idempotent = idempotent;

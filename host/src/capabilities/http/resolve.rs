@@ -51,7 +51,9 @@ pub(super) struct Resolved {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ResolveError {
-    #[error("{host} is at {address}, which is not a public address: psn calls services on the public internet, and on this machine only those of the local hub")]
+    #[error(
+        "{host} is at {address}, which is not a public address: psn calls services on the public internet, and on this machine only those of the local hub"
+    )]
     NotPublic { host: String, address: IpAddr },
     #[error("the address of {host} could not be found: {reason}")]
     NotFound { host: String, reason: String },
@@ -119,7 +121,14 @@ pub(super) mod tests {
 
     fn authorised(services: &ServiceMap) -> Authorised {
         let m = manifest("[[http]]\nservice = \"x\"\nbase = \"https://api.example.com\"\nroutes = [\"GET /\"]\n");
-        let request = Request { service: "x".into(), method: Method::Get, path: "/".into(), headers: vec![], body: None, idempotent: false };
+        let request = Request {
+            service: "x".into(),
+            method: Method::Get,
+            path: "/".into(),
+            headers: vec![],
+            body: None,
+            idempotent: false,
+        };
         Policy::new(&m, services).unwrap().decide(&request).unwrap()
     }
 
@@ -148,7 +157,10 @@ pub(super) mod tests {
         let mut services = ServiceMap::vendors();
         services.set("x", "http://127.0.0.1:8030/".parse().unwrap());
         let local = authorised(&services);
-        assert_eq!(Resolved::new(&local, &Fixed(vec![])).await.unwrap().addresses().collect::<Vec<_>>(), ["127.0.0.1:8030".parse().unwrap()]);
+        assert_eq!(
+            Resolved::new(&local, &Fixed(vec![])).await.unwrap().addresses().collect::<Vec<_>>(),
+            ["127.0.0.1:8030".parse().unwrap()]
+        );
         // The name of a service that is not overridden cannot lead there, even on that port.
         services.set("x", "https://api.example.com:8030/".parse().unwrap());
         let named = authorised(&services);
@@ -158,7 +170,8 @@ pub(super) mod tests {
     #[tokio::test]
     async fn families_take_turns() {
         let authorised = authorised(&ServiceMap::vendors());
-        let resolved = Resolved::new(&authorised, &Fixed(vec!["2606:4700::1", "2606:4700::2", "1.1.1.1"])).await.unwrap();
+        let resolved =
+            Resolved::new(&authorised, &Fixed(vec!["2606:4700::1", "2606:4700::2", "1.1.1.1"])).await.unwrap();
         let order: Vec<_> = resolved.addresses().map(|a| a.ip().to_string()).collect();
         assert_eq!(order, ["2606:4700::1", "1.1.1.1", "2606:4700::2"]);
     }

@@ -22,7 +22,8 @@ enum Piece {
 impl Route {
     /// The text, or why it is no route.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (method, template) = text.split_once(' ').ok_or("a route is a method and a path: `GET /projects/{project}`")?;
+        let (method, template) =
+            text.split_once(' ').ok_or("a route is a method and a path: `GET /projects/{project}`")?;
         let method = match method {
             "GET" => Method::GET,
             "HEAD" => Method::HEAD,
@@ -33,7 +34,8 @@ impl Route {
             other => return Err(format!("`{other}` is none of the methods GET HEAD POST PUT PATCH DELETE")),
         };
         let path = template.strip_prefix('/').ok_or("its path begins with `/`")?;
-        let pieces = if path.is_empty() { Vec::new() } else { path.split('/').map(Piece::parse).collect::<Result<_, _>>()? };
+        let pieces =
+            if path.is_empty() { Vec::new() } else { path.split('/').map(Piece::parse).collect::<Result<_, _>>()? };
         Ok(Self { method, pieces })
     }
 
@@ -116,7 +118,10 @@ impl Piece {
         }
         // What a guest's path can hold unescaped.
         if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._~!$&'()*+,=:@".contains(*c)) {
-            return Err(format!("`{}` cannot stand in a segment; a parameter is a whole segment: {{name}}", c.escape_debug()));
+            return Err(format!(
+                "`{}` cannot stand in a segment; a parameter is a whole segment: {{name}}",
+                c.escape_debug()
+            ));
         }
         Ok(Piece::Literal(text.to_owned()))
     }
@@ -162,8 +167,30 @@ mod tests {
     #[test]
     fn what_is_no_route_is_refused() {
         for text in [
-            "", "GET", "GET projects", "get /x", "TRACE /x", "CONNECT /x", "* /x", "GET /a//b", "GET /a/", "GET /a/..", "GET /a/./b", "GET /a-{b}", "GET /{}", "GET /{a/b}",
-            "GET /{a b}", "GET /a%2fb", "GET /a?b", "GET /a#b", "GET /a\\b", "GET  /a", "GET /a b", "GET /ä", "GET /*", "GET /**",
+            "",
+            "GET",
+            "GET projects",
+            "get /x",
+            "TRACE /x",
+            "CONNECT /x",
+            "* /x",
+            "GET /a//b",
+            "GET /a/",
+            "GET /a/..",
+            "GET /a/./b",
+            "GET /a-{b}",
+            "GET /{}",
+            "GET /{a/b}",
+            "GET /{a b}",
+            "GET /a%2fb",
+            "GET /a?b",
+            "GET /a#b",
+            "GET /a\\b",
+            "GET  /a",
+            "GET /a b",
+            "GET /ä",
+            "GET /*",
+            "GET /**",
         ] {
             // A star is a literal star and no wildcard: the one sub-delimiter that reads like more than it is.
             if text.contains('*') && text.starts_with("GET") {
@@ -184,7 +211,10 @@ mod tests {
 
     #[test]
     fn a_suggestion_reads_as_an_author_would_write_it() {
-        let granted = [Route::parse("GET /projects/{project}").unwrap(), Route::parse("GET /projects/{project}/branches/{br}/roles").unwrap()];
+        let granted = [
+            Route::parse("GET /projects/{project}").unwrap(),
+            Route::parse("GET /projects/{project}/branches/{br}/roles").unwrap(),
+        ];
         for (path, suggestion) in [
             ("/users/me", "DELETE /users/me"),
             ("/projects/calm-sun-12345678/connection_uri?x=y", "DELETE /projects/{project}/connection_uri"),

@@ -56,11 +56,25 @@ pub enum PolicyError {
 impl From<PolicyError> for CodedError {
     fn from(e: PolicyError) -> Self {
         let (code, fix) = match &e {
-            PolicyError::Base { service, .. } => ("http.bad-base", format!("ask the plugin's author to correct `base` of the service `{service}` in plugin.toml")),
-            PolicyError::Override { service, .. } => ("http.bad-service", format!("correct or remove the entry `{service}` in config/services.toml")),
-            PolicyError::Route { service, .. } => ("http.bad-route", format!("ask the plugin's author to correct `routes` of the service `{service}` in plugin.toml")),
-            PolicyError::Capture { service, .. } => ("http.bad-capture", format!("ask the plugin's author to correct `capture` of the service `{service}` in plugin.toml")),
-            PolicyError::Secret { service, .. } => ("http.bad-secret-name", format!("ask the plugin's author to correct the service `{service}` in plugin.toml")),
+            PolicyError::Base { service, .. } => (
+                "http.bad-base",
+                format!("ask the plugin's author to correct `base` of the service `{service}` in plugin.toml"),
+            ),
+            PolicyError::Override { service, .. } => {
+                ("http.bad-service", format!("correct or remove the entry `{service}` in config/services.toml"))
+            }
+            PolicyError::Route { service, .. } => (
+                "http.bad-route",
+                format!("ask the plugin's author to correct `routes` of the service `{service}` in plugin.toml"),
+            ),
+            PolicyError::Capture { service, .. } => (
+                "http.bad-capture",
+                format!("ask the plugin's author to correct `capture` of the service `{service}` in plugin.toml"),
+            ),
+            PolicyError::Secret { service, .. } => (
+                "http.bad-secret-name",
+                format!("ask the plugin's author to correct the service `{service}` in plugin.toml"),
+            ),
         };
         CodedError::new(code, e.to_string(), [fix])
     }
@@ -100,10 +114,18 @@ pub(super) struct Capture {
 impl Service {
     pub(super) fn read(wanted: &HttpService, services: &ServiceMap) -> Result<Self, PolicyError> {
         let name = wanted.service.clone();
-        let stated = manifest_base(&wanted.base).map_err(|reason| PolicyError::Base { service: name.clone(), base: wanted.base.clone(), reason })?;
+        let stated = manifest_base(&wanted.base).map_err(|reason| PolicyError::Base {
+            service: name.clone(),
+            base: wanted.base.clone(),
+            reason,
+        })?;
         let (base, exception) = match services.overrides.get(&name) {
             Some(base) => {
-                let exception = override_base(base).map_err(|reason| PolicyError::Override { service: name.clone(), base: shown(base), reason })?;
+                let exception = override_base(base).map_err(|reason| PolicyError::Override {
+                    service: name.clone(),
+                    base: shown(base),
+                    reason,
+                })?;
                 (base.clone(), exception)
             }
             None => (stated, None),
@@ -111,12 +133,24 @@ impl Service {
         let routes: Vec<Route> = wanted
             .routes
             .iter()
-            .map(|text| Route::parse(text).map_err(|reason| PolicyError::Route { service: name.clone(), route: text.clone(), reason }))
+            .map(|text| {
+                Route::parse(text).map_err(|reason| PolicyError::Route {
+                    service: name.clone(),
+                    route: text.clone(),
+                    reason,
+                })
+            })
             .collect::<Result<_, _>>()?;
         let captures = wanted
             .capture
             .iter()
-            .map(|(rule, values)| Capture::read(rule, values, &routes).map_err(|reason| PolicyError::Capture { service: name.clone(), rule: rule.clone(), reason }))
+            .map(|(rule, values)| {
+                Capture::read(rule, values, &routes).map_err(|reason| PolicyError::Capture {
+                    service: name.clone(),
+                    rule: rule.clone(),
+                    reason,
+                })
+            })
             .collect::<Result<_, _>>()?;
         let bad = |field, reason| PolicyError::Secret { service: name.clone(), field, reason };
         let auth = wanted.auth.as_ref().map(Credential::read).transpose().map_err(|reason| bad("auth", reason))?;
@@ -133,9 +167,21 @@ impl Credential {
     fn read(auth: &Auth) -> Result<Self, String> {
         let (header, bearer) = match auth {
             Auth::Bearer(_) => (hyper::header::AUTHORIZATION, true),
-            Auth::Header { name, .. } => (HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?, false),
+            Auth::Header { name, .. } => {
+                (HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?, false)
+            }
         };
-        let framing = ["host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect", "content-type"];
+        let framing = [
+            "host",
+            "connection",
+            "content-length",
+            "transfer-encoding",
+            "te",
+            "trailer",
+            "upgrade",
+            "expect",
+            "content-type",
+        ];
         if framing.contains(&header.as_str()) {
             return Err(format!("`{header}` carries no credential"));
         }

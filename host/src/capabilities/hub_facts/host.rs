@@ -17,7 +17,12 @@ impl Host for View<'_, HubFacts> {
         };
         let answer = match tokio::time::timeout(self.call.deadline.remaining(), self.cap.source.facts(topic)).await {
             Ok(answer) => answer,
-            Err(_) => return Ok(Err(error("deadline", format!("the call's deadline passed before the hub's {topic} were known")))),
+            Err(_) => {
+                return Ok(Err(error(
+                    "deadline",
+                    format!("the call's deadline passed before the hub's {topic} were known"),
+                )));
+            }
         };
         Ok(match answer {
             Ok(mut facts) => {
@@ -30,7 +35,9 @@ impl Host for View<'_, HubFacts> {
                 Ok(self.call.redact("the hub's facts", &facts.to_string()).into_owned())
             }
             Err(e @ FactError::Unknown) => Err(error("unknown-topic", e.to_string())),
-            Err(FactError::Unavailable(why)) => Err(error("unavailable", self.call.redact("a fact's error", &why).into_owned())),
+            Err(FactError::Unavailable(why)) => {
+                Err(error("unavailable", self.call.redact("a fact's error", &why).into_owned()))
+            }
         })
     }
 }
@@ -51,7 +58,9 @@ mod tests {
     impl FactSource for Source {
         async fn facts(&self, topic: &str) -> Result<serde_json::Value, FactError> {
             match topic {
-                "git" => Ok(serde_json::json!({ "repository": false, "remote": "https://x:ghp_canary0001@git.example" })),
+                "git" => {
+                    Ok(serde_json::json!({ "repository": false, "remote": "https://x:ghp_canary0001@git.example" }))
+                }
                 "tasks" => std::future::pending().await,
                 "migrations" => Err(FactError::Unavailable("no database yet; run psn run setup".into())),
                 _ => Err(FactError::Unknown),
@@ -61,7 +70,10 @@ mod tests {
 
     #[tokio::test]
     async fn granted_topics_are_answered_without_secrets() {
-        let mut rig = Rig::new(HubFacts::new(&manifest("[hub]\nfacts = [\"git\", \"tasks\", \"migrations\", \"moon\"]\n"), Arc::new(Source)));
+        let mut rig = Rig::new(HubFacts::new(
+            &manifest("[hub]\nfacts = [\"git\", \"tasks\", \"migrations\", \"moon\"]\n"),
+            Arc::new(Source),
+        ));
         rig.secret("TOKEN", "ghp_canary0001");
         let facts = rig.view().facts("git".into()).await.unwrap().unwrap();
         assert_eq!(facts, r#"{"repository":false,"remote":"https://x:[redacted]@git.example"}"#);

@@ -18,7 +18,11 @@ impl Policy {
         }
         let mut topics: Vec<String> = self.topics.iter().map(|t| format!("{t:?}")).collect();
         topics.push(format!("\"{}\"", topic.escape_debug()));
-        Err(format!("the topic {} is not granted; the manifest line [hub] facts = [{}] would allow it", quoted(topic), topics.join(", ")))
+        Err(format!(
+            "the topic {} is not granted; the manifest line [hub] facts = [{}] would allow it",
+            quoted(topic),
+            topics.join(", ")
+        ))
     }
 }
 

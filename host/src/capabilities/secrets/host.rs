@@ -47,7 +47,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_learns_that_a_secret_is_there_and_nothing_more() {
-        let mut rig = Rig::with_secrets(|secrets| SecretsCap::new(&manifest("[secrets]\nnames = [\"KNOWN\", \"ABSENT\"]\ngenerate = [\"MADE\"]\n"), secrets));
+        let mut rig = Rig::with_secrets(|secrets| {
+            SecretsCap::new(&manifest("[secrets]\nnames = [\"KNOWN\", \"ABSENT\"]\ngenerate = [\"MADE\"]\n"), secrets)
+        });
         rig.secret("KNOWN", "value-of-known");
         rig.secret("OTHER", "value-of-other");
         assert!(rig.view().exists("KNOWN".into()).unwrap());
@@ -66,7 +68,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_secret_is_made_once() {
-        let mut rig = Rig::with_secrets(|secrets| SecretsCap::new(&manifest("[secrets]\ngenerate = [\"MADE\"]\n"), secrets));
+        let mut rig =
+            Rig::with_secrets(|secrets| SecretsCap::new(&manifest("[secrets]\ngenerate = [\"MADE\"]\n"), secrets));
         rig.view().generate("MADE".into(), 32).await.unwrap().unwrap();
         let value = rig.secrets.get("MADE").unwrap();
         assert_eq!(value.expose().len(), 64);

@@ -38,18 +38,32 @@ impl Policy {
             return Ok(());
         }
         let first = self.warned.len() < MAX_WARNINGS && self.warned.insert(name.to_owned());
-        Err(first.then(|| format!("the secret {} may not be asked about; the manifest line [secrets] names = [\"{}\"] would allow it", quoted(name), name.escape_debug())))
+        Err(first.then(|| {
+            format!(
+                "the secret {} may not be asked about; the manifest line [secrets] names = [\"{}\"] would allow it",
+                quoted(name),
+                name.escape_debug()
+            )
+        }))
     }
 
     pub(super) fn may_generate(&self, name: &str, bytes: u32) -> Result<(), String> {
         if !covers(&self.generate, name) {
-            return Err(format!("the secret {} may not be made; the manifest line [secrets] generate = [\"{}\"] would allow it", quoted(name), name.escape_debug()));
+            return Err(format!(
+                "the secret {} may not be made; the manifest line [secrets] generate = [\"{}\"] would allow it",
+                quoted(name),
+                name.escape_debug()
+            ));
         }
         if !is_secret_name(name) {
             return Err(format!("{} is not a secret's name: use capital letters, digits and _", quoted(name)));
         }
         if !BYTES.contains(&bytes) {
-            return Err(format!("a secret is made of {} to {} bytes; {bytes} were asked for", BYTES.start(), BYTES.end()));
+            return Err(format!(
+                "a secret is made of {} to {} bytes; {bytes} were asked for",
+                BYTES.start(),
+                BYTES.end()
+            ));
         }
         Ok(())
     }
@@ -80,7 +94,9 @@ args = [["deploy"]]
 env = ["TRIGGER_ACCESS_TOKEN"]
 "#,
         ));
-        for name in ["OWN_ONE", "MADE", "NEON_API_KEY", "DATABASE_URL", "DATABASE_URL_PLUGIN_WATCHDOG", "TRIGGER_ACCESS_TOKEN"] {
+        for name in
+            ["OWN_ONE", "MADE", "NEON_API_KEY", "DATABASE_URL", "DATABASE_URL_PLUGIN_WATCHDOG", "TRIGGER_ACCESS_TOKEN"]
+        {
             assert_eq!(policy.may_ask(name), Ok(()), "{name}");
         }
         for name in ["HUB_ENCRYPTION_KEY", "DATABASE_URL_APP", "", "*", "own_one"] {
@@ -94,7 +110,12 @@ env = ["TRIGGER_ACCESS_TOKEN"]
         let policy = Policy::new(&manifest("[secrets]\nnames = [\"ASKED\"]\ngenerate = [\"MADE\", \"MANY_*\"]\n"));
         assert_eq!(policy.may_generate("MADE", 32), Ok(()));
         assert_eq!(policy.may_generate("MANY_1", 16), Ok(()));
-        for (name, bytes, says) in [("ASKED", 32, "generate = [\"ASKED\"]"), ("MANY_x y", 32, "capital letters"), ("MADE", 8, "16 to 1024"), ("MADE", 100_000, "16 to 1024")] {
+        for (name, bytes, says) in [
+            ("ASKED", 32, "generate = [\"ASKED\"]"),
+            ("MANY_x y", 32, "capital letters"),
+            ("MADE", 8, "16 to 1024"),
+            ("MADE", 100_000, "16 to 1024"),
+        ] {
             let e = policy.may_generate(name, bytes).unwrap_err();
             assert!(e.contains(says), "{e}");
         }

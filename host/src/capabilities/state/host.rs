@@ -22,7 +22,9 @@ type Notes = BTreeMap<String, String>;
 
 fn read(path: &Path) -> Result<Notes, NotesError> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| NotesError::Damaged { path: path.to_owned(), source }),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|source| NotesError::Damaged { path: path.to_owned(), source })
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Notes::new()),
         Err(source) => Err(NotesError::Unreadable { path: path.to_owned(), source }),
     }
@@ -115,9 +117,11 @@ mod tests {
     #[tokio::test]
     async fn bounds() {
         let mut rig = Rig::new(StateNotes::memory());
-        for (key, value) in
-            [(String::new(), String::new()), ("k".repeat(MAX_KEY + 1), String::new()), ("k".into(), "v".repeat(MAX_VALUE + 1))]
-        {
+        for (key, value) in [
+            (String::new(), String::new()),
+            ("k".repeat(MAX_KEY + 1), String::new()),
+            ("k".into(), "v".repeat(MAX_VALUE + 1)),
+        ] {
             assert!(rig.view().put(key, value).await.unwrap().is_err());
         }
         for n in 0..MAX_NOTES {

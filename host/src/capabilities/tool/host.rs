@@ -28,11 +28,17 @@ impl Host for View<'_, Tools> {
         // Secrets are given by environment, where only the program sees them; an argument is seen by everyone on the machine.
         if allowed.args.iter().any(|a| self.call.redactor.finds(a.as_bytes())) {
             self.call.leaked("an argument of a program");
-            return Ok(Err(error("denied", "an argument holds a secret; name it in the manifest's env for this program instead")));
+            return Ok(Err(error(
+                "denied",
+                "an argument holds a secret; name it in the manifest's env for this program instead",
+            )));
         }
         self.call.meter.tool_call(1)?;
         let Some(program) = self.cap.programs.find(&name) else {
-            let install = allowed.install.map_or_else(|| format!("install `{name}` and make sure that it is on PATH"), |i| format!("install it: {i}"));
+            let install = allowed.install.map_or_else(
+                || format!("install `{name}` and make sure that it is on PATH"),
+                |i| format!("install it: {i}"),
+            );
             return Ok(Err(error("missing", format!("the program `{name}` is not on PATH; {install}"))));
         };
         let env = self.environment(&allowed);
@@ -67,7 +73,12 @@ impl View<'_, Tools> {
         env.insert("TRIGGER_TELEMETRY_DISABLED".into(), "1".into());
         for name in &allowed.env {
             // One that is not there yet is left out: the program knows best whether it needs it.
-            let value = self.cap.secrets.get(name).map(|s| OsString::from(s.expose())).or_else(|| self.cap.plain.get(name).map(OsString::from));
+            let value = self
+                .cap
+                .secrets
+                .get(name)
+                .map(|s| OsString::from(s.expose()))
+                .or_else(|| self.cap.plain.get(name).map(OsString::from));
             env.extend(value.map(|v| (name.clone(), v)));
         }
         env
@@ -101,8 +112,13 @@ args = [[]]
         // The shell under another name: a file that was just written may not be executable yet while other tests start programs.
         std::os::unix::fs::symlink("/bin/sh", dir.join("probe")).unwrap();
         std::fs::write(dir.join("script"), script).unwrap();
-        let mut rig = Rig::with_secrets(|secrets| Tools::new(&manifest(TABLES), secrets, dir.to_owned()).with_plain_env([("ADDRESS".into(), "http://127.0.0.1:1".into()), ("TOKEN".into(), "weaker".into())].into()));
-        rig.cap.programs = Programs::on_path(Some(std::env::join_paths([dir, Path::new("/usr/bin"), Path::new("/bin")]).unwrap()));
+        let mut rig = Rig::with_secrets(|secrets| {
+            Tools::new(&manifest(TABLES), secrets, dir.to_owned()).with_plain_env(
+                [("ADDRESS".into(), "http://127.0.0.1:1".into()), ("TOKEN".into(), "weaker".into())].into(),
+            )
+        });
+        rig.cap.programs =
+            Programs::on_path(Some(std::env::join_paths([dir, Path::new("/usr/bin"), Path::new("/bin")]).unwrap()));
         rig.secret("TOKEN", "tr_pat_canary0005");
         rig
     }
@@ -120,7 +136,13 @@ args = [[]]
         assert_eq!(output.exit_code, 3);
         let cwd = dir.path().canonicalize().unwrap();
         assert_eq!(output.stdout, format!("$(id) `id` ; | > x|*|\n{}\n", cwd.display()));
-        let names: Vec<&str> = output.stderr.lines().filter_map(|l| l.split_once('=')).map(|(n, _)| n).filter(|n| !matches!(*n, "HOME" | "LANG" | "PWD" | "OLDPWD" | "SHLVL" | "_")).collect();
+        let names: Vec<&str> = output
+            .stderr
+            .lines()
+            .filter_map(|l| l.split_once('='))
+            .map(|(n, _)| n)
+            .filter(|n| !matches!(*n, "HOME" | "LANG" | "PWD" | "OLDPWD" | "SHLVL" | "_"))
+            .collect();
         assert_eq!(names, ["ADDRESS", "CI", "PATH", "TOKEN", "TRIGGER_TELEMETRY_DISABLED"]);
         assert!(output.stderr.contains("TOKEN=[redacted]"), "the secret, not the plain value: {}", output.stderr);
         assert_eq!(rig.call.leaks, ["the output of probe"]);
@@ -130,7 +152,10 @@ args = [[]]
     #[tokio::test]
     async fn output_is_bounded_redacted_and_text() {
         let dir = tempfile::tempdir().unwrap();
-        let mut rig = rig(dir.path(), "printf 'begin\\377'; head -c 6000000 /dev/zero | tr '\\0' x; printf \"end $TOKEN\"; printf \"at the end $TOKEN\" >&2");
+        let mut rig = rig(
+            dir.path(),
+            "printf 'begin\\377'; head -c 6000000 /dev/zero | tr '\\0' x; printf \"end $TOKEN\"; printf \"at the end $TOKEN\" >&2",
+        );
         let output = run(&mut rig, &[]).await.unwrap();
         assert!(output.stdout.starts_with("begin\u{fffd}xxx"), "{}", &output.stdout[..20]);
         assert!(output.stdout.len() < MAX_OUTPUT + 200 && output.stdout.contains("bytes left out"));

@@ -22,7 +22,13 @@ pub struct Tools {
 impl Tools {
     /// The programs run in `cwd`.
     pub fn new(manifest: &Manifest, secrets: Arc<Secrets>, cwd: PathBuf) -> Self {
-        Self { policy: policy::Policy::new(manifest), programs: run::Programs::on_path(std::env::var_os("PATH")), secrets, plain: BTreeMap::new(), cwd }
+        Self {
+            policy: policy::Policy::new(manifest),
+            programs: run::Programs::on_path(std::env::var_os("PATH")),
+            secrets,
+            plain: BTreeMap::new(),
+            cwd,
+        }
     }
 
     /// Values that are no secrets, for the names in the manifest's `env` that no secret has: the address of the local hub, for example.

@@ -14,13 +14,36 @@ const MAX_ARGUMENTS: usize = 64;
 
 /// Beginnings of names that make a program load or run something else than it says. What a plugin captures could stand under them.
 const STEERING: &[&str] = &[
-    "LD_", "DYLD_", "NODE_", "BUN_", "DENO_", "NPM_", "PYTHON", "PERL", "RUBY", "JAVA_", "JDK_", "GIT_", "SSH_", "BASH_", "ZDOTDIR", "PROMPT_", "GCONV_", "GLIBC_", "MALLOC_", "DOTENV_", "XDG_",
+    "LD_", "DYLD_", "NODE_", "BUN_", "DENO_", "NPM_", "PYTHON", "PERL", "RUBY", "JAVA_", "JDK_", "GIT_", "SSH_",
+    "BASH_", "ZDOTDIR", "PROMPT_", "GCONV_", "GLIBC_", "MALLOC_", "DOTENV_", "XDG_",
 ];
 
 /// Names that do so as a whole, or that the host sets.
 const RESERVED: &[&str] = &[
-    "PATH", "HOME", "LANG", "CI", "ENV", "IFS", "SHELL", "SHELLOPTS", "PS4", "EDITOR", "VISUAL", "PAGER", "BROWSER", "TMPDIR", "USER", "LOGNAME", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
-    "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF", "OPENSSL_MODULES",
+    "PATH",
+    "HOME",
+    "LANG",
+    "CI",
+    "ENV",
+    "IFS",
+    "SHELL",
+    "SHELLOPTS",
+    "PS4",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "BROWSER",
+    "TMPDIR",
+    "USER",
+    "LOGNAME",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
 ];
 
 #[derive(Debug)]
@@ -41,7 +64,9 @@ pub(super) struct Allowed {
 pub(super) enum Refused {
     #[error("the program {} is not granted; this would allow the run:\n{allow}", quoted(.name))]
     Program { name: String, allow: String },
-    #[error("`{name}` may not be run with these arguments; the manifest line args = [{allow}] under name = \"{name}\" would allow it")]
+    #[error(
+        "`{name}` may not be run with these arguments; the manifest line args = [{allow}] under name = \"{name}\" would allow it"
+    )]
     Arguments { name: String, allow: String },
     #[error("the manifest's program {} is not a plain name to be found on PATH", quoted(.0))]
     NotAName(String),
@@ -57,16 +82,29 @@ impl Policy {
     pub(super) fn decide(&self, name: &str, args: Vec<String>) -> Result<Allowed, Refused> {
         let mut named = self.tools.iter().filter(|t| t.name == name).peekable();
         if named.peek().is_none() {
-            return Err(Refused::Program { name: name.to_owned(), allow: format!("[[tool]]\nname = \"{}\"\nargs = [{}]", name.escape_debug(), shape(&args)) });
+            return Err(Refused::Program {
+                name: name.to_owned(),
+                allow: format!("[[tool]]\nname = \"{}\"\nargs = [{}]", name.escape_debug(), shape(&args)),
+            });
         }
         if !is_plain_name(name) {
             return Err(Refused::NotAName(name.to_owned()));
         }
         let Some(tool) = named.find(|t| t.args.iter().any(|shape| fits(shape, &args))) else {
-            let granted = self.tools.iter().filter(|t| t.name == name).flat_map(|t| &t.args).map(|s| format!("{s:?}, ")).collect::<String>();
+            let granted = self
+                .tools
+                .iter()
+                .filter(|t| t.name == name)
+                .flat_map(|t| &t.args)
+                .map(|s| format!("{s:?}, "))
+                .collect::<String>();
             return Err(Refused::Arguments { name: name.to_owned(), allow: format!("{granted}{}", shape(&args)) });
         };
-        if let Some(bad) = tool.env.iter().find(|n| !is_secret_name(n) || RESERVED.contains(&n.as_str()) || STEERING.iter().any(|s| n.starts_with(s))) {
+        if let Some(bad) = tool
+            .env
+            .iter()
+            .find(|n| !is_secret_name(n) || RESERVED.contains(&n.as_str()) || STEERING.iter().any(|s| n.starts_with(s)))
+        {
             return Err(Refused::Environment(bad.clone()));
         }
         Ok(Allowed { args, env: tool.env.clone(), install: tool.install.clone() })
@@ -86,12 +124,17 @@ fn fits(shape: &[String], args: &[String]) -> bool {
 }
 
 fn is_plain_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b))
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b))
 }
 
 /// The arguments as a line of a manifest, short.
 fn shape(args: &[String]) -> String {
-    let args: Vec<_> = args.iter().take(MAX_ARGUMENTS).map(|a| format!("\"{}\"", crate::capabilities::clean::cut(a, 100).escape_debug())).collect();
+    let args: Vec<_> = args
+        .iter()
+        .take(MAX_ARGUMENTS)
+        .map(|a| format!("\"{}\"", crate::capabilities::clean::cut(a, 100).escape_debug()))
+        .collect();
     format!("[{}]", args.join(", "))
 }
 

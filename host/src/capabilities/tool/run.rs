@@ -41,7 +41,10 @@ impl Programs {
         if let Some(found) = self.found.get(name) {
             return Some(found.clone());
         }
-        let found = std::env::split_paths(&self.path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(|file| is_program(file))?;
+        let found = std::env::split_paths(&self.path)
+            .filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join(name))
+            .find(|file| is_program(file))?;
         self.found.insert(name.to_owned(), found.clone());
         Some(found)
     }
@@ -88,7 +91,13 @@ impl Drop for Group {
     }
 }
 
-pub(super) async fn run(program: &Path, args: &[String], env: BTreeMap<String, OsString>, cwd: &Path, until: Instant) -> Result<Ran, RunError> {
+pub(super) async fn run(
+    program: &Path,
+    args: &[String],
+    env: BTreeMap<String, OsString>,
+    cwd: &Path,
+    until: Instant,
+) -> Result<Ran, RunError> {
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -172,7 +181,9 @@ mod tests {
     fn programs_are_found_in_absolute_folders_only() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
-        for (folder, name, mode) in [(&first, "plain", 0o644), (&second, "plain", 0o755), (&first, "both", 0o755), (&second, "both", 0o755)] {
+        for (folder, name, mode) in
+            [(&first, "plain", 0o644), (&second, "plain", 0o755), (&first, "both", 0o755), (&second, "both", 0o755)]
+        {
             std::fs::create_dir_all(folder).unwrap();
             std::fs::write(folder.join(name), "#!/bin/sh\n").unwrap();
             std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -199,6 +210,8 @@ mod tests {
         assert!(shown.len() < 150);
         let shown = captured(&format!("{}secr", "x".repeat(CUT_MARGIN)), 10).shown(100, str::to_owned);
         assert!(!shown.contains("secr"), "what may be the beginning of a secret is not shown: {shown}");
-        assert!(Captured { bytes: vec![b'a', 0xff, b'b'], lost: 0 }.shown(100, str::to_owned).starts_with("a\u{fffd}b"));
+        assert!(
+            Captured { bytes: vec![b'a', 0xff, b'b'], lost: 0 }.shown(100, str::to_owned).starts_with("a\u{fffd}b")
+        );
     }
 }

@@ -11,7 +11,9 @@ impl View<'_, Vault> {
     fn key(&self, context: &str) -> Result<Secret, String> {
         if !covers(&self.cap.contexts, context) {
             let context: String = context.chars().filter(|c| !c.is_control()).take(100).collect();
-            return Err(format!("not granted; it would be by this line in plugin.toml: [vault] contexts = [\"{context}\"]"));
+            return Err(format!(
+                "not granted; it would be by this line in plugin.toml: [vault] contexts = [\"{context}\"]"
+            ));
         }
         self.cap.secrets.get(KEY).ok_or_else(|| format!("this hub has no {KEY} yet: psn run setup makes one"))
     }
@@ -32,7 +34,9 @@ impl Host for View<'_, Vault> {
         if sealed.len() > 2 * MAX_PLAINTEXT {
             return Ok(Err("that is longer than anything that was sealed here".to_owned()));
         }
-        Ok(self.key(&context).and_then(|key| open(key.expose(), &sealed, &context).map(|p| p.to_vec()).map_err(|e| e.to_string())))
+        Ok(self
+            .key(&context)
+            .and_then(|key| open(key.expose(), &sealed, &context).map(|p| p.to_vec()).map_err(|e| e.to_string())))
     }
 }
 

@@ -27,7 +27,9 @@ async fn each_call_has_a_fresh_instance() {
     // Answers a failure from the second call of the same instance on.
     let guest = Guest {
         module: "(global $called (mut i32) (i32.const 0))".into(),
-        ..Guest::apply("(i32.store8 (i32.const 2048) (global.get $called)) (global.set $called (i32.const 1)) i32.const 2048")
+        ..Guest::apply(
+            "(i32.store8 (i32.const 2048) (global.get $called)) (global.set $called (i32.const 1)) i32.const 2048",
+        )
     };
     for bench in [Bench::new(), Bench::pooled(1)] {
         let loaded = bench.load(&guest).await;
@@ -58,8 +60,12 @@ async fn a_failure_keeps_its_words() {
     let loaded = bench.load(&guest).await;
     let (caps, call) = bench.call(&loaded, LONG);
     let failure = bench.runtime.apply(&loaded, caps, call).await.result.unwrap().unwrap_err();
-    let expected =
-        Failure { code: "key-rejected".into(), message: "no good".into(), fix: vec!["psn keys".into()], retry_after_ms: Some(1500) };
+    let expected = Failure {
+        code: "key-rejected".into(),
+        message: "no good".into(),
+        fix: vec!["psn keys".into()],
+        retry_after_ms: Some(1500),
+    };
     assert_eq!(failure, expected);
     let coded = failure.into_coded("keys");
     assert_eq!((coded.code.as_str(), coded.retryable, coded.retry_after_ms), ("keys.key-rejected", true, Some(1500)));
@@ -70,7 +76,9 @@ async fn a_task_is_handed_its_payload_and_answers_json() {
     // Answers the payload that it was given: (pointer, length) of it are its first two parameters.
     let guest = Guest {
         world: "task",
-        ..Guest::apply("(i32.store (i32.const 2056) (local.get 0)) (i32.store (i32.const 2060) (local.get 1)) i32.const 2048")
+        ..Guest::apply(
+            "(i32.store (i32.const 2056) (local.get 0)) (i32.store (i32.const 2060) (local.get 1)) i32.const 2048",
+        )
     };
     let bench = Bench::new();
     let loaded = bench.load(&guest).await;

@@ -69,7 +69,9 @@ impl Guest {
 
     pub(super) fn component(&self) -> Vec<u8> {
         let Self { world, asks, imports, module, pages, body, .. } = self;
-        let manifest = format!("[plugin]\nname = \"tester\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/{world}@0.1.0\"\nsummary = \"s\"\n{asks}");
+        let manifest = format!(
+            "[plugin]\nname = \"tester\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/{world}@0.1.0\"\nsummary = \"s\"\n{asks}"
+        );
         let exports = match *world {
             "task" => format!(
                 "(func $run (export \"psn:plugin/runner@0.1.0#run\") (param i32 i32 i32 i64) (result i32) {body})
@@ -101,7 +103,13 @@ impl Guest {
             resolve.push_str(name, package).unwrap();
         }
         let package = resolve
-            .push_str("test.wit", &format!("package psn:test; world guest {{ include psn:plugin/{world}@0.1.0; {} }}", self.world_imports))
+            .push_str(
+                "test.wit",
+                &format!(
+                    "package psn:test; world guest {{ include psn:plugin/{world}@0.1.0; {} }}",
+                    self.world_imports
+                ),
+            )
             .unwrap();
         let world = resolve.select_world(&[package], Some("guest")).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

@@ -43,7 +43,10 @@ async fn a_loop_in_a_start_function_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn bulk_operations_and_large_arguments_end_at_the_deadline() {
-    let fill = Guest { pages: 512, ..Guest::apply("(loop (memory.fill (i32.const 65536) (i32.const 1) (i32.const 33488896)) br 0) unreachable") };
+    let fill = Guest {
+        pages: 512,
+        ..Guest::apply("(loop (memory.fill (i32.const 65536) (i32.const 1) (i32.const 33488896)) br 0) unreachable")
+    };
     assert!(matches!(error(&fill, SHORT).await, CallError::Deadline { .. }));
 }
 
@@ -85,7 +88,11 @@ async fn memories_are_counted_together() {
             outcome.result.unwrap().unwrap();
             assert_eq!(outcome.usage.memory_peak, (32 << 20) + (64 << 10));
         } else {
-            assert!(matches!(outcome.result, Err(CallError::Limit { what: "memory", limit }) if limit == 64 << 20), "{times}: {:?}", outcome.result);
+            assert!(
+                matches!(outcome.result, Err(CallError::Limit { what: "memory", limit }) if limit == 64 << 20),
+                "{times}: {:?}",
+                outcome.result
+            );
             assert!(outcome.usage.memory_peak <= 64 << 20);
         }
     }
@@ -110,7 +117,11 @@ async fn growth_is_denied_at_the_limit_and_a_guest_can_live_with_it() {
     lives.result.unwrap().unwrap();
     assert_eq!(lives.usage.memory_peak, (64 << 10) + (1 << 20));
     let dies = apply(&bench, &Guest { asks: small, ..Guest::apply(format!("{grow} unreachable")) }, LONG).await;
-    assert!(matches!(dies.result, Err(CallError::Limit { what: "memory", limit }) if limit == 2 << 20), "{:?}", dies.result);
+    assert!(
+        matches!(dies.result, Err(CallError::Limit { what: "memory", limit }) if limit == 2 << 20),
+        "{:?}",
+        dies.result
+    );
 }
 
 #[tokio::test]
@@ -119,19 +130,25 @@ async fn table_bombs_are_refused() {
     assert!(matches!(error(&at_start, LONG).await, CallError::Limit { what: "table elements", .. }));
     let grown = Guest {
         module: "(table $t 1 funcref)".into(),
-        ..Guest::apply("(if (i32.eq (table.grow $t (ref.null func) (i32.const 9000000)) (i32.const -1)) (then unreachable)) i32.const 2048")
+        ..Guest::apply(
+            "(if (i32.eq (table.grow $t (ref.null func) (i32.const 9000000)) (i32.const -1)) (then unreachable)) i32.const 2048",
+        )
     };
     assert!(matches!(error(&grown, LONG).await, CallError::Limit { what: "table elements", .. }));
 }
 
 #[tokio::test]
 async fn crashes_name_their_reason_and_place() {
-    let recursion = Guest { module: "(func $deeper (result i32) (i32.add (call $deeper) (i32.const 1)))".into(), ..Guest::apply("call $deeper") };
+    let recursion = Guest {
+        module: "(func $deeper (result i32) (i32.add (call $deeper) (i32.const 1)))".into(),
+        ..Guest::apply("call $deeper")
+    };
     let CallError::Trapped { reason, backtrace } = error(&recursion, LONG).await else { panic!("no trap") };
     assert!(reason.contains("stack"), "{reason}");
     assert_eq!(backtrace.first().map(String::as_str), Some("deeper"));
 
-    let unreachable = Guest { module: "(func $oh_no unreachable)".into(), ..Guest::apply("call $oh_no i32.const 2048") };
+    let unreachable =
+        Guest { module: "(func $oh_no unreachable)".into(), ..Guest::apply("call $oh_no i32.const 2048") };
     let CallError::Trapped { reason, backtrace } = error(&unreachable, LONG).await else { panic!("no trap") };
     assert!(reason.contains("unreachable"), "{reason}");
     assert_eq!(backtrace, ["oh_no", "apply"]);
@@ -145,7 +162,11 @@ async fn crashes_name_their_reason_and_place() {
 #[tokio::test]
 async fn answers_that_lie_about_themselves_are_refused() {
     // The message's pointer at 2056, its length at 2060; the data's at 2064 and 2068.
-    let message = |pointer: i64, length: i64| format!("(i32.store (i32.const 2056) (i32.const {pointer})) (i32.store (i32.const 2060) (i32.const {length})) i32.const 2048");
+    let message = |pointer: i64, length: i64| {
+        format!(
+            "(i32.store (i32.const 2056) (i32.const {pointer})) (i32.store (i32.const 2060) (i32.const {length})) i32.const 2048"
+        )
+    };
     let beyond_memory = Guest::apply(message(65000, 60000));
     assert!(matches!(error(&beyond_memory, LONG).await, CallError::Trapped { .. }));
     let no_memory_there = Guest::apply("i32.const -8");
@@ -154,7 +175,12 @@ async fn answers_that_lie_about_themselves_are_refused() {
     let huge = Guest { pages: 100, ..Guest::apply(message(4096, 5 << 20)) };
     assert!(matches!(error(&huge, LONG).await, CallError::Trapped { .. }));
     // 300 KiB of data: may cross, but is no report.
-    let data = Guest { pages: 100, ..Guest::apply("(i32.store (i32.const 2064) (i32.const 4096)) (i32.store (i32.const 2068) (i32.const 307200)) i32.const 2048") };
+    let data = Guest {
+        pages: 100,
+        ..Guest::apply(
+            "(i32.store (i32.const 2064) (i32.const 4096)) (i32.store (i32.const 2068) (i32.const 307200)) i32.const 2048",
+        )
+    };
     let refused = error(&data, LONG).await;
     assert!(matches!(&refused, CallError::Output(why) if why.contains("307200 bytes")), "{refused:?}");
     // A kind of answer that there is none of.
@@ -168,7 +194,9 @@ async fn a_flood_of_host_calls_ends_at_its_limit_and_is_counted() {
         asks: "[limits]\nlog-bytes = 100\n",
         imports: "(import \"psn:plugin/events@0.1.0\" \"log\" (func $log (param i32 i32 i32 i32 i32)))".into(),
         module: "(data (i32.const 1024) \"0123456789\")".into(),
-        ..Guest::apply("(loop (call $log (i32.const 1) (i32.const 1024) (i32.const 10) (i32.const 0) (i32.const 0)) br 0) unreachable")
+        ..Guest::apply(
+            "(loop (call $log (i32.const 1) (i32.const 1024) (i32.const 10) (i32.const 0) (i32.const 0)) br 0) unreachable",
+        )
     };
     let bench = Bench::new();
     let outcome = apply(&bench, &guest, LONG).await;
@@ -200,7 +228,8 @@ async fn a_full_pool_says_so() {
     let (caps, call) = bench.call(&first, SHORT);
     let (more_caps, more_call) = bench.call(&second, LONG);
     // On one thread, and in this order: the first sleeps in its instance when the second starts.
-    let (slept, refused) = tokio::join!(bench.runtime.apply(&first, caps, call), bench.runtime.apply(&second, more_caps, more_call));
+    let (slept, refused) =
+        tokio::join!(bench.runtime.apply(&first, caps, call), bench.runtime.apply(&second, more_caps, more_call));
     assert!(matches!(slept.result, Err(CallError::Deadline { .. })));
     assert!(matches!(refused.result, Err(CallError::Busy)), "{:?}", refused.result);
     still_serves(&bench).await;
@@ -208,9 +237,16 @@ async fn a_full_pool_says_so() {
 
 #[tokio::test]
 async fn what_needs_other_limits_works_in_a_pool_too() {
-    let bench = Bench::with(RuntimeOptions { allocator: crate::runtime::Allocator::Pooling { instances: 2 }, ..RuntimeOptions::default() });
-    assert!(matches!(apply(&bench, &Guest::apply("(loop br 0) unreachable"), SHORT).await.result, Err(CallError::Deadline { .. })));
-    let grow = Guest::apply("(if (i32.eq (memory.grow (i32.const 2000)) (i32.const -1)) (then unreachable)) i32.const 2048");
+    let bench = Bench::with(RuntimeOptions {
+        allocator: crate::runtime::Allocator::Pooling { instances: 2 },
+        ..RuntimeOptions::default()
+    });
+    assert!(matches!(
+        apply(&bench, &Guest::apply("(loop br 0) unreachable"), SHORT).await.result,
+        Err(CallError::Deadline { .. })
+    ));
+    let grow =
+        Guest::apply("(if (i32.eq (memory.grow (i32.const 2000)) (i32.const -1)) (then unreachable)) i32.const 2048");
     assert!(matches!(apply(&bench, &grow, LONG).await.result, Err(CallError::Limit { what: "memory", .. })));
     still_serves(&bench).await;
 }

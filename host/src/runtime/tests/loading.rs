@@ -45,7 +45,10 @@ async fn tampered_code_is_compiled_again() {
     let at = code.len() / 2;
     code[at] ^= 0x40;
     fs::write(&path, &code).unwrap();
-    assert!(matches!(cached(dir.path()).runtime.load(&only_from_cache(&installed)).await, Err(RuntimeError::Compile { .. })));
+    assert!(matches!(
+        cached(dir.path()).runtime.load(&only_from_cache(&installed)).await,
+        Err(RuntimeError::Compile { .. })
+    ));
     cached(dir.path()).runtime.load(&installed).await.unwrap();
     assert_ne!(fs::read(&path).unwrap(), code);
     cached(dir.path()).runtime.load(&only_from_cache(&installed)).await.unwrap();
@@ -57,7 +60,10 @@ async fn with_another_key_everything_is_compiled_again() {
     let installed = Guest::default().installed();
     cached(dir.path()).runtime.load(&installed).await.unwrap();
     fs::remove_file(dir.path().join("compiled/key")).unwrap();
-    assert!(matches!(cached(dir.path()).runtime.load(&only_from_cache(&installed)).await, Err(RuntimeError::Compile { .. })));
+    assert!(matches!(
+        cached(dir.path()).runtime.load(&only_from_cache(&installed)).await,
+        Err(RuntimeError::Compile { .. })
+    ));
     cached(dir.path()).runtime.load(&installed).await.unwrap();
 }
 
@@ -83,7 +89,8 @@ async fn the_same_component_is_made_ready_once() {
 #[tokio::test]
 async fn waiting_for_the_compiler_has_a_deadline() {
     let bench = Bench::new();
-    let late = bench.runtime.load_within(&Guest::default().installed(), Deadline::after(std::time::Duration::ZERO)).await;
+    let late =
+        bench.runtime.load_within(&Guest::default().installed(), Deadline::after(std::time::Duration::ZERO)).await;
     assert!(matches!(late, Err(RuntimeError::CompileDeadline { .. })));
     bench.load(&Guest::default()).await;
 }
@@ -100,7 +107,9 @@ async fn wishes_above_the_ceilings_are_refused() {
 async fn another_shape_than_the_contracts_is_said_when_loading() {
     // Exports an empty instance under the right name.
     let manifest = "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
-    let text = format!("(component (@custom \"psn:manifest\" {manifest:?}) (instance $e) (export \"psn:plugin/lifecycle@0.1.0\" (instance $e)))");
+    let text = format!(
+        "(component (@custom \"psn:manifest\" {manifest:?}) (instance $e) (export \"psn:plugin/lifecycle@0.1.0\" (instance $e)))"
+    );
     let bench = Bench::new();
     let refused = bench.runtime.load(&super::fixtures::installed(wat::parse_str(text).unwrap())).await.unwrap_err();
     assert!(matches!(&refused, RuntimeError::Contract { plugin, .. } if plugin == "x"), "{refused:?}");

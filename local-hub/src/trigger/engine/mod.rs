@@ -86,19 +86,8 @@ pub(crate) async fn start(
     let mut presence = Presence::new();
     presence.hold(&db).await?;
     let handle = EngineHandle::default();
-    let worker = Arc::new(Worker {
-        db: db.clone(),
-        origin,
-        runner,
-        shutdown,
-    });
-    let engine = Engine {
-        db,
-        handle: handle.clone(),
-        presence,
-        worker,
-        workers: JoinSet::new(),
-    };
+    let worker = Arc::new(Worker { db: db.clone(), origin, runner, shutdown });
+    let engine = Engine { db, handle: handle.clone(), presence, worker, workers: JoinSet::new() };
     Ok((handle, tokio::spawn(engine.run())))
 }
 
@@ -150,21 +139,14 @@ impl Engine {
                 self.spawn(run);
             }
         }
-        Ok(queue::until_due(&self.db)
-            .await?
-            .map_or(MAX_IDLE, |due| due.clamp(MIN_IDLE, MAX_IDLE)))
+        Ok(queue::until_due(&self.db).await?.map_or(MAX_IDLE, |due| due.clamp(MIN_IDLE, MAX_IDLE)))
     }
 
     fn spawn(&mut self, claimed: queue::Claimed) {
         // Registered before the run is begun: a cancellation between the two finds it either here or in its row.
         let cancelled = CancellationToken::new();
-        let registered = Registered {
-            handle: self.handle.clone(),
-            run: claimed.id.clone(),
-        };
-        self.handle
-            .lock()
-            .insert(claimed.id.clone(), cancelled.clone());
+        let registered = Registered { handle: self.handle.clone(), run: claimed.id.clone() };
+        self.handle.lock().insert(claimed.id.clone(), cancelled.clone());
         let worker = self.worker.clone();
         self.workers.spawn(async move {
             let _registered = registered;
@@ -182,12 +164,8 @@ struct Presence {
 impl Presence {
     fn new() -> Self {
         // Positive: pg_locks shows the number as an unsigned one.
-        let number = i32::try_from(getrandom::u32().unwrap_or_else(|_| std::process::id()) >> 1)
-            .unwrap_or(i32::MAX);
-        Self {
-            number,
-            connection: None,
-        }
+        let number = i32::try_from(getrandom::u32().unwrap_or_else(|_| std::process::id()) >> 1).unwrap_or(i32::MAX);
+        Self { number, connection: None }
     }
 
     async fn hold(&mut self, db: &PgPool) -> Result<(), sqlx::Error> {

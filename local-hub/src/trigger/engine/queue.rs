@@ -46,16 +46,9 @@ pub(crate) struct Claimed {
 
 /// Up to `slots` ready runs, the longest waiting first, within the limits of their queues. A limit counts for each concurrency key
 /// by itself, as at the vendor.
-pub(crate) async fn claim(
-    db: &PgPool,
-    owner: i32,
-    slots: usize,
-) -> Result<Vec<Claimed>, sqlx::Error> {
+pub(crate) async fn claim(db: &PgPool, owner: i32, slots: usize) -> Result<Vec<Claimed>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(CLAIM_LOCK)
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CLAIM_LOCK).execute(&mut *tx).await?;
     // The materialised form: with a plain subquery the planner may run LIMIT … SKIP LOCKED once per row and claim far too many.
     let claimed = sqlx::query_as(
         "WITH busy AS MATERIALIZED ( \
@@ -158,21 +151,11 @@ pub(crate) enum Ending {
 /// Gives the lease back. False when it was gone: then nothing is changed.
 pub(crate) async fn end(db: &PgPool, lease: &Lease, ending: &Ending) -> Result<bool, sqlx::Error> {
     let (status, output, error, after, counted) = match ending {
-        Ending::Completed { output } => (
-            RunStatus::CompletedSuccessfully,
-            Some(output),
-            None,
-            None,
-            0,
-        ),
+        Ending::Completed { output } => (RunStatus::CompletedSuccessfully, Some(output), None, None, 0),
         Ending::Failed { status, error } => (*status, None, Some(error), None, 0),
-        Ending::Again { after, error } => (
-            RunStatus::RetryingAfterFailure,
-            None,
-            Some(error),
-            Some(after.as_secs_f64()),
-            0,
-        ),
+        Ending::Again { after, error } => {
+            (RunStatus::RetryingAfterFailure, None, Some(error), Some(after.as_secs_f64()), 0)
+        }
         Ending::Released => (RunStatus::Pending, None, None, Some(0.0), 1),
     };
     let error = error.map(|e| serde_json::json!(e));

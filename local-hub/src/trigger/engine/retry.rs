@@ -36,9 +36,7 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     pub(crate) fn parse(value: Option<&Value>) -> Self {
-        value
-            .and_then(|v| Self::deserialize(v).ok())
-            .unwrap_or_default()
+        value.and_then(|v| Self::deserialize(v).ok()).unwrap_or_default()
     }
 
     /// What the trigger call says, else what the task says, else one: without a policy nothing is repeated.
@@ -52,9 +50,7 @@ impl RetryPolicy {
         let millis = jitter * self.min_timeout_in_ms * self.factor.powi(attempt.saturating_sub(1));
         let millis = millis.min(self.max_timeout_in_ms);
         // NaN and negative numbers come from a policy that makes no sense: then at once.
-        Duration::try_from_secs_f64(millis / 1_000.0)
-            .unwrap_or_default()
-            .min(MAX_DELAY)
+        Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or_default().min(MAX_DELAY)
     }
 }
 
@@ -75,10 +71,7 @@ impl Problem {
     pub(crate) fn new(name: &str, message: impl AsRef<str>) -> Self {
         // jsonb cannot hold a NUL.
         let clean = |text: &str| text.replace('\0', "\u{fffd}");
-        Self {
-            name: clean(name),
-            message: clean(message.as_ref()),
-        }
+        Self { name: clean(name), message: clean(message.as_ref()) }
     }
 }
 
@@ -92,43 +85,22 @@ pub(crate) fn next(
 ) -> Option<Next> {
     let (status, error, again, wish) = match outcome {
         RunOutcome::Completed { .. } => return None,
-        RunOutcome::Failed {
-            code,
-            message,
-            retry_after,
-            retryable,
-        } => (
-            RunStatus::CompletedWithErrors,
-            Problem::new(code, message),
-            *retryable,
-            *retry_after,
-        ),
-        RunOutcome::Crashed { message } => (
-            RunStatus::Crashed,
-            Problem::new("TASK_PROCESS_CRASHED", message),
-            true,
-            None,
-        ),
+        RunOutcome::Failed { code, message, retry_after, retryable } => {
+            (RunStatus::CompletedWithErrors, Problem::new(code, message), *retryable, *retry_after)
+        }
+        RunOutcome::Crashed { message } => {
+            (RunStatus::Crashed, Problem::new("TASK_PROCESS_CRASHED", message), true, None)
+        }
         RunOutcome::TimedOut => {
             let message = "The run exceeded its maximum duration (maxDuration)";
-            (
-                RunStatus::TimedOut,
-                Problem::new("MAX_DURATION_EXCEEDED", message),
-                false,
-                None,
-            )
+            (RunStatus::TimedOut, Problem::new("MAX_DURATION_EXCEEDED", message), false, None)
         }
-        RunOutcome::Cancelled => (
-            RunStatus::Canceled,
-            Problem::new("TASK_RUN_CANCELLED", "The task cancelled itself"),
-            false,
-            None,
-        ),
+        RunOutcome::Cancelled => {
+            (RunStatus::Canceled, Problem::new("TASK_RUN_CANCELLED", "The task cancelled itself"), false, None)
+        }
     };
     if again && attempt < max_attempts {
-        let after = policy
-            .delay(attempt, random)
-            .max(wish.unwrap_or_default().min(MAX_DELAY));
+        let after = policy.delay(attempt, random).max(wish.unwrap_or_default().min(MAX_DELAY));
         return Some(Next::Retry { after, error });
     }
     Some(Next::End { status, error })
@@ -176,14 +148,7 @@ mod tests {
     #[test]
     fn attempts_come_from_the_call_then_the_task_then_one() {
         let policy = RetryPolicy::parse(Some(&json!({ "maxAttempts": 3 })));
-        assert_eq!(
-            (
-                policy.attempts(Some(5)),
-                policy.attempts(None),
-                RetryPolicy::default().attempts(None)
-            ),
-            (5, 3, 1)
-        );
+        assert_eq!((policy.attempts(Some(5)), policy.attempts(None), RetryPolicy::default().attempts(None)), (5, 3, 1));
     }
 
     #[test]
@@ -193,46 +158,18 @@ mod tests {
             Some(Next::End { status, .. }) => Some(status),
             _ => None,
         };
-        assert_eq!(
-            next(
-                &RunOutcome::Completed { output: json!(1) },
-                &policy,
-                1,
-                2,
-                0.0
-            ),
-            None
-        );
+        assert_eq!(next(&RunOutcome::Completed { output: json!(1) }, &policy, 1, 2, 0.0), None);
         assert_eq!(ends(&failed(true, None), 1), None);
-        assert_eq!(
-            ends(&failed(true, None), 2),
-            Some(RunStatus::CompletedWithErrors)
-        );
-        assert_eq!(
-            ends(&failed(false, None), 1),
-            Some(RunStatus::CompletedWithErrors)
-        );
-        assert_eq!(
-            ends(
-                &RunOutcome::Crashed {
-                    message: "trap".to_owned()
-                },
-                2
-            ),
-            Some(RunStatus::Crashed)
-        );
+        assert_eq!(ends(&failed(true, None), 2), Some(RunStatus::CompletedWithErrors));
+        assert_eq!(ends(&failed(false, None), 1), Some(RunStatus::CompletedWithErrors));
+        assert_eq!(ends(&RunOutcome::Crashed { message: "trap".to_owned() }, 2), Some(RunStatus::Crashed));
         assert_eq!(ends(&RunOutcome::TimedOut, 1), Some(RunStatus::TimedOut));
         assert_eq!(ends(&RunOutcome::Cancelled, 1), Some(RunStatus::Canceled));
     }
 
     #[test]
     fn a_wish_for_a_longer_pause_is_granted_within_a_day() {
-        for (wish, seconds) in [
-            (None, 1),
-            (Some(30), 30),
-            (Some(0), 1),
-            (Some(1_000_000), 86_400),
-        ] {
+        for (wish, seconds) in [(None, 1), (Some(30), 30), (Some(0), 1), (Some(1_000_000), 86_400)] {
             match next(&failed(true, wish), &RetryPolicy::default(), 1, 2, 0.0) {
                 Some(Next::Retry { after, .. }) => assert_eq!(after.as_secs(), seconds),
                 other => panic!("{other:?}"),

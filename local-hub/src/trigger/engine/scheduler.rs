@@ -25,10 +25,7 @@ pub(crate) async fn fire_due(db: &PgPool) -> Result<usize, sqlx::Error> {
             // Validated when it was stored. What can't be read any more (a zone that was abolished) must not stop the others.
             Err(error) => {
                 tracing::warn!(schedule = %schedule.id, %error, "a schedule cannot be read and is switched off");
-                Tick {
-                    run: None,
-                    next: None,
-                }
+                Tick { run: None, next: None }
             }
         };
         let mut ran = None;
@@ -61,10 +58,7 @@ struct Tick {
 /// However many ticks were missed, there is one run, for the latest of them.
 fn tick(schedule: &Schedule, cron: &Cron, now: DateTime<Utc>) -> Tick {
     let due = schedule.next_run_at.0;
-    let at = cron
-        .latest(now)
-        .filter(|latest| *latest > due)
-        .unwrap_or(due);
+    let at = cron.latest(now).filter(|latest| *latest > due).unwrap_or(due);
     let upcoming = cron.upcoming(at.max(now));
     let next = upcoming.first().copied();
     // The clock was set back: this tick had its run.
@@ -84,10 +78,7 @@ fn tick(schedule: &Schedule, cron: &Cron, now: DateTime<Utc>) -> Tick {
     if let Some(external_id) = &schedule.external_id {
         payload["externalId"] = json!(external_id);
     }
-    Tick {
-        run: Some((at, payload)),
-        next,
-    }
+    Tick { run: Some((at, payload)), next }
 }
 
 #[cfg(test)]
@@ -95,9 +86,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> DateTime<Utc> {
-        DateTime::parse_from_rfc3339(text)
-            .unwrap()
-            .with_timezone(&Utc)
+        DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc)
     }
 
     fn schedule(next: &str, last: Option<&str>) -> Schedule {
@@ -120,51 +109,34 @@ mod tests {
     }
 
     fn fire(schedule: &Schedule, now: &str) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
-        let tick = tick(
-            schedule,
-            &Cron::parse(&schedule.cron, "UTC", "").unwrap(),
-            at(now),
-        );
+        let tick = tick(schedule, &Cron::parse(&schedule.cron, "UTC", "").unwrap(), at(now));
         (tick.run.map(|(at, _)| at), tick.next)
     }
 
     #[test]
     fn a_tick_on_time() {
-        let (ran, next) = fire(
-            &schedule("2026-11-22T10:15:00Z", None),
-            "2026-11-22T10:15:00.2Z",
-        );
+        let (ran, next) = fire(&schedule("2026-11-22T10:15:00Z", None), "2026-11-22T10:15:00.2Z");
         assert_eq!(ran, Some(at("2026-11-22T10:15:00Z")));
         assert_eq!(next, Some(at("2026-11-22T10:30:00Z")));
     }
 
     #[test]
     fn many_missed_ticks_make_one_run_for_the_latest() {
-        let (ran, next) = fire(
-            &schedule("2026-11-20T10:15:00Z", Some("2026-11-20T10:00:00Z")),
-            "2026-11-22T10:20:00Z",
-        );
+        let (ran, next) = fire(&schedule("2026-11-20T10:15:00Z", Some("2026-11-20T10:00:00Z")), "2026-11-22T10:20:00Z");
         assert_eq!(ran, Some(at("2026-11-22T10:15:00Z")));
         assert_eq!(next, Some(at("2026-11-22T10:30:00Z")));
     }
 
     #[test]
     fn a_tick_that_ran_is_not_run_again() {
-        let (ran, next) = fire(
-            &schedule("2026-11-22T10:15:00Z", Some("2026-11-22T10:15:00Z")),
-            "2026-11-22T10:16:00Z",
-        );
+        let (ran, next) = fire(&schedule("2026-11-22T10:15:00Z", Some("2026-11-22T10:15:00Z")), "2026-11-22T10:16:00Z");
         assert_eq!((ran, next), (None, Some(at("2026-11-22T10:30:00Z"))));
     }
 
     #[test]
     fn the_payload_is_the_vendors() {
         let schedule = schedule("2026-11-22T10:15:00Z", Some("2026-11-22T10:00:00Z"));
-        let tick = tick(
-            &schedule,
-            &Cron::parse("*/15 * * * *", "UTC", "").unwrap(),
-            at("2026-11-22T10:15:01Z"),
-        );
+        let tick = tick(&schedule, &Cron::parse("*/15 * * * *", "UTC", "").unwrap(), at("2026-11-22T10:15:01Z"));
         let (_, payload) = tick.run.unwrap();
         assert_eq!(payload["timestamp"], "2026-11-22T10:15:00.000Z");
         assert_eq!(payload["lastTimestamp"], "2026-11-22T10:00:00.000Z");

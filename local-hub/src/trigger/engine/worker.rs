@@ -43,10 +43,7 @@ enum End {
 impl Worker {
     /// `cancelled` fires when a caller cancels the run.
     pub(crate) async fn attempt(&self, claimed: Claimed, cancelled: CancellationToken) {
-        let lease = Lease {
-            run: claimed.id.clone(),
-            token: claimed.lease_token,
-        };
+        let lease = Lease { run: claimed.id.clone(), token: claimed.lease_token };
         let env = match self.prepare(&claimed, &lease).await {
             Ok(Some(env)) => env,
             Ok(None) => return,
@@ -59,57 +56,34 @@ impl Worker {
         let policy = RetryPolicy::parse(claimed.retry.as_ref());
         let max_attempts = policy.attempts(claimed.max_attempts);
         let counted = claimed.attempt - claimed.stalls;
-        let limit = claimed
-            .max_duration
-            .and_then(|s| Duration::try_from_secs_f64(s).ok());
-        let ending = match self
-            .execute(task_run(claimed, env, limit), &lease, limit, cancelled)
-            .await
-        {
+        let limit = claimed.max_duration.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        let ending = match self.execute(task_run(claimed, env, limit), &lease, limit, cancelled).await {
             End::Cancelled | End::LeaseLost => return,
             End::Shutdown => Ending::Released,
-            End::Outcome(RunOutcome::Completed { output }) => Ending::Completed {
-                output: output.to_string(),
+            End::Outcome(RunOutcome::Completed { output }) => Ending::Completed { output: output.to_string() },
+            End::Outcome(outcome) => match retry::next(&outcome, &policy, counted, max_attempts, random()) {
+                Some(Next::Retry { after, error }) => Ending::Again { after, error },
+                Some(Next::End { status, error }) => Ending::Failed { status, error },
+                None => return,
             },
-            End::Outcome(outcome) => {
-                match retry::next(&outcome, &policy, counted, max_attempts, random()) {
-                    Some(Next::Retry { after, error }) => Ending::Again { after, error },
-                    Some(Next::End { status, error }) => Ending::Failed { status, error },
-                    None => return,
-                }
-            }
         };
         self.store(&lease, &ending).await;
     }
 
     /// The run's environment, `None` when the run was cancelled since its claim.
-    async fn prepare(
-        &self,
-        claimed: &Claimed,
-        lease: &Lease,
-    ) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
+    async fn prepare(&self, claimed: &Claimed, lease: &Lease) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
         if !queue::begin(&self.db, lease).await? {
             return Ok(None);
         }
         let mut env = store::envvars::values(&self.db, &claimed.environment_id).await?;
-        let platform = [
-            claimed.api_key.as_str(),
-            &self.origin,
-            claimed.project_ref.as_str(),
-        ];
+        let platform = [claimed.api_key.as_str(), &self.origin, claimed.project_ref.as_str()];
         for (name, value) in PLATFORM_NAMES.iter().zip(platform) {
             env.insert((*name).to_owned(), value.to_owned());
         }
         Ok(Some(env))
     }
 
-    async fn execute(
-        &self,
-        run: TaskRun,
-        lease: &Lease,
-        limit: Option<Duration>,
-        cancelled: CancellationToken,
-    ) -> End {
+    async fn execute(&self, run: TaskRun, lease: &Lease, limit: Option<Duration>, cancelled: CancellationToken) -> End {
         let stop = CancellationToken::new();
         let (runner, token) = (self.runner.clone(), stop.clone());
         // A task of its own: a panic of the runner ends this attempt and nothing else.
@@ -139,9 +113,7 @@ impl Worker {
         stop.cancel();
         match timeout(STOP_GRACE, &mut task).await {
             // It was done in the same moment: what it did counts, unless the row says otherwise.
-            Ok(Ok(outcome @ RunOutcome::Completed { .. }))
-                if !matches!(end, End::Cancelled | End::LeaseLost) =>
-            {
+            Ok(Ok(outcome @ RunOutcome::Completed { .. })) if !matches!(end, End::Cancelled | End::LeaseLost) => {
                 End::Outcome(outcome)
             }
             Ok(_) => end,
@@ -175,11 +147,7 @@ impl Worker {
     }
 }
 
-fn task_run(
-    claimed: Claimed,
-    env: BTreeMap<String, String>,
-    max_duration: Option<Duration>,
-) -> TaskRun {
+fn task_run(claimed: Claimed, env: BTreeMap<String, String>, max_duration: Option<Duration>) -> TaskRun {
     TaskRun {
         payload: unpack(&claimed.payload, &claimed.payload_type).unwrap_or_default(),
         run_id: claimed.id,
@@ -193,9 +161,7 @@ fn task_run(
 }
 
 fn settled(outcome: Result<RunOutcome, JoinError>) -> RunOutcome {
-    outcome.unwrap_or_else(|error| RunOutcome::Crashed {
-        message: format!("the runner failed: {error}"),
-    })
+    outcome.unwrap_or_else(|error| RunOutcome::Crashed { message: format!("the runner failed: {error}") })
 }
 
 /// From 0 to 1, for jitter.

@@ -15,7 +15,10 @@ pub(crate) struct Batch {
 
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT id, run_count, sealed, created_at, updated_at FROM trigger.batches WHERE environment_id = $1 ", $rest)
+        concat!(
+            "SELECT id, run_count, sealed, created_at, updated_at FROM trigger.batches WHERE environment_id = $1 ",
+            $rest
+        )
     };
 }
 
@@ -37,38 +40,26 @@ pub(crate) async fn create(
     .bind(idempotency_key)
     .fetch_optional(&mut *tx)
     .await?;
-    let batch = sqlx::query_as(select!(
-        "AND (id = $2 OR ($2 IS NULL AND idempotency_key = $3))"
-    ))
-    .bind(environment)
-    .bind(&id)
-    .bind(idempotency_key)
-    .fetch_one(&mut *tx)
-    .await?;
+    let batch = sqlx::query_as(select!("AND (id = $2 OR ($2 IS NULL AND idempotency_key = $3))"))
+        .bind(environment)
+        .bind(&id)
+        .bind(idempotency_key)
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok((batch, id.is_none()))
 }
 
-pub(crate) async fn find(
-    db: &PgPool,
-    environment: &str,
-    id: &str,
-) -> Result<Option<Batch>, sqlx::Error> {
-    sqlx::query_as(select!("AND id = $2"))
-        .bind(environment)
-        .bind(id)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Option<Batch>, sqlx::Error> {
+    sqlx::query_as(select!("AND id = $2")).bind(environment).bind(id).fetch_optional(db).await
 }
 
 pub(crate) async fn has_item(db: &PgPool, batch: &str, index: i32) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM trigger.batch_items WHERE batch_id = $1 AND index = $2)",
-    )
-    .bind(batch)
-    .bind(index)
-    .fetch_one(db)
-    .await
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM trigger.batch_items WHERE batch_id = $1 AND index = $2)")
+        .bind(batch)
+        .bind(index)
+        .fetch_one(db)
+        .await
 }
 
 #[derive(Debug, FromRow)]
@@ -114,10 +105,8 @@ pub(crate) async fn seal(db: &PgPool, batch: &str) -> Result<(i64, bool), sqlx::
 
 /// How many of the batch's runs have not ended.
 pub(crate) async fn unfinished(db: &PgPool, batch: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM trigger.runs WHERE batch_id = $1 AND finished_at IS NULL",
-    )
-    .bind(batch)
-    .fetch_one(db)
-    .await
+    sqlx::query_scalar("SELECT count(*) FROM trigger.runs WHERE batch_id = $1 AND finished_at IS NULL")
+        .bind(batch)
+        .fetch_one(db)
+        .await
 }

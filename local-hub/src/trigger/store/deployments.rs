@@ -34,10 +34,7 @@ impl Deployment {
         format!("{}.{}", self.version_day, self.version_number)
     }
     pub(crate) fn is_final(&self) -> bool {
-        matches!(
-            self.status.as_str(),
-            "DEPLOYED" | "FAILED" | "CANCELED" | "TIMED_OUT"
-        )
+        matches!(self.status.as_str(), "DEPLOYED" | "FAILED" | "CANCELED" | "TIMED_OUT")
     }
 }
 
@@ -89,13 +86,12 @@ pub(crate) async fn initialize(
         .await?;
     let mut canceled = Vec::new();
     if let Some(external_id) = new.external_id {
-        let mut same: Vec<Deployment> = sqlx::query_as(select!(
-            "AND d.external_id = $2 ORDER BY d.version_day DESC, d.version_number DESC"
-        ))
-        .bind(environment)
-        .bind(external_id)
-        .fetch_all(&mut *tx)
-        .await?;
+        let mut same: Vec<Deployment> =
+            sqlx::query_as(select!("AND d.external_id = $2 ORDER BY d.version_day DESC, d.version_number DESC"))
+                .bind(environment)
+                .bind(external_id)
+                .fetch_all(&mut *tx)
+                .await?;
         let in_progress: Vec<Deployment> = same.iter().filter(|d| !d.is_final()).cloned().collect();
         if new.force {
             for deployment in in_progress {
@@ -130,28 +126,13 @@ pub(crate) async fn initialize(
     .bind(new.git)
     .execute(&mut *tx)
     .await?;
-    let deployment = sqlx::query_as(select!("AND d.id = $2"))
-        .bind(environment)
-        .bind(&id)
-        .fetch_one(&mut *tx)
-        .await?;
+    let deployment = sqlx::query_as(select!("AND d.id = $2")).bind(environment).bind(&id).fetch_one(&mut *tx).await?;
     tx.commit().await?;
-    Ok(Initialized::Created {
-        deployment: Box::new(deployment),
-        canceled,
-    })
+    Ok(Initialized::Created { deployment: Box::new(deployment), canceled })
 }
 
-pub(crate) async fn find(
-    db: &PgPool,
-    environment: &str,
-    id: &str,
-) -> Result<Option<Deployment>, sqlx::Error> {
-    sqlx::query_as(select!("AND d.id = $2"))
-        .bind(environment)
-        .bind(id)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Option<Deployment>, sqlx::Error> {
+    sqlx::query_as(select!("AND d.id = $2")).bind(environment).bind(id).fetch_optional(db).await
 }
 
 pub(crate) async fn by_version(
@@ -166,24 +147,15 @@ pub(crate) async fn by_version(
         .await
 }
 
-pub(crate) async fn current(
-    db: &PgPool,
-    environment: &str,
-) -> Result<Option<Deployment>, sqlx::Error> {
-    sqlx::query_as(select!(
-        "AND d.id = (SELECT p.deployment_id FROM trigger.promotions p WHERE p.environment_id = $1)"
-    ))
-    .bind(environment)
-    .fetch_optional(db)
-    .await
+pub(crate) async fn current(db: &PgPool, environment: &str) -> Result<Option<Deployment>, sqlx::Error> {
+    sqlx::query_as(select!("AND d.id = (SELECT p.deployment_id FROM trigger.promotions p WHERE p.environment_id = $1)"))
+        .bind(environment)
+        .fetch_optional(db)
+        .await
 }
 
 /// The newest of a kind, whatever its status.
-pub(crate) async fn latest(
-    db: &PgPool,
-    environment: &str,
-    kind: &str,
-) -> Result<Option<Deployment>, sqlx::Error> {
+pub(crate) async fn latest(db: &PgPool, environment: &str, kind: &str) -> Result<Option<Deployment>, sqlx::Error> {
     sqlx::query_as(select!("AND d.kind = $2 ORDER BY d.seq DESC LIMIT 1"))
         .bind(environment)
         .bind(kind)
@@ -203,11 +175,7 @@ pub(crate) struct Filter<'a> {
 }
 
 /// Newest first.
-pub(crate) async fn list(
-    db: &PgPool,
-    environment: &str,
-    filter: Filter<'_>,
-) -> Result<Vec<Deployment>, sqlx::Error> {
+pub(crate) async fn list(db: &PgPool, environment: &str, filter: Filter<'_>) -> Result<Vec<Deployment>, sqlx::Error> {
     sqlx::query_as(select!(
         "AND ($2::text IS NULL OR d.status = $2) \
          AND ($3::text IS NULL OR d.seq < (SELECT seq FROM trigger.deployments WHERE id = $3 AND environment_id = $1)) \
@@ -227,12 +195,7 @@ pub(crate) async fn list(
 }
 
 /// Moves an unfinished deployment to FAILED. Does nothing to a finished one.
-pub(crate) async fn fail(
-    db: &PgPool,
-    environment: &str,
-    id: &str,
-    error: &Value,
-) -> Result<bool, sqlx::Error> {
+pub(crate) async fn fail(db: &PgPool, environment: &str, id: &str, error: &Value) -> Result<bool, sqlx::Error> {
     let result = sqlx::query(
         "UPDATE trigger.deployments SET status = 'FAILED', status_at = now(), error = $3 WHERE environment_id = $1 AND id = $2 \
          AND status NOT IN ('DEPLOYED', 'FAILED', 'CANCELED', 'TIMED_OUT')",
@@ -370,11 +333,7 @@ pub(crate) async fn register_worker(
     Ok(Some(worker))
 }
 
-async fn insert_task(
-    tx: &mut PgConnection,
-    worker: &str,
-    task: &NewTask,
-) -> Result<(), sqlx::Error> {
+async fn insert_task(tx: &mut PgConnection, worker: &str, task: &NewTask) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO trigger.worker_tasks (id, worker_id, slug, file_path, export_name, trigger_source, queue, queue_config, retry, \
          max_duration, ttl, schedule, payload_schema) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",

@@ -12,11 +12,7 @@ pub(crate) struct Listed {
 }
 
 /// With secrets redacted, sorted by name; one of them when `name` is given.
-pub(crate) async fn redacted(
-    db: &PgPool,
-    environment: &str,
-    name: Option<&str>,
-) -> Result<Vec<Listed>, sqlx::Error> {
+pub(crate) async fn redacted(db: &PgPool, environment: &str, name: Option<&str>) -> Result<Vec<Listed>, sqlx::Error> {
     sqlx::query_as(
         "SELECT name, CASE WHEN is_secret THEN '<redacted>' ELSE value END AS value, is_secret FROM trigger.env_vars \
          WHERE environment_id = $1 AND ($2::text IS NULL OR name = $2) ORDER BY name",
@@ -28,10 +24,7 @@ pub(crate) async fn redacted(
 }
 
 /// The real values: for the environment's own key and for runs.
-pub(crate) async fn values(
-    db: &PgPool,
-    environment: &str,
-) -> Result<BTreeMap<String, String>, sqlx::Error> {
+pub(crate) async fn values(db: &PgPool, environment: &str) -> Result<BTreeMap<String, String>, sqlx::Error> {
     let rows: Vec<(String, String)> =
         sqlx::query_as("SELECT name, value FROM trigger.env_vars WHERE environment_id = $1")
             .bind(environment)
@@ -48,10 +41,7 @@ pub(crate) async fn import(
     is_secret: Option<bool>,
     overwrite: bool,
 ) -> Result<Vec<String>, sqlx::Error> {
-    let (names, values): (Vec<&str>, Vec<&str>) = variables
-        .iter()
-        .map(|(n, v)| (n.as_str(), v.as_str()))
-        .unzip();
+    let (names, values): (Vec<&str>, Vec<&str>) = variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).unzip();
     let mut tx = db.begin().await?;
     if !overwrite {
         let existing: Vec<String> = sqlx::query_scalar(
@@ -82,12 +72,7 @@ pub(crate) async fn import(
 }
 
 /// False when there is no such variable.
-pub(crate) async fn update(
-    db: &PgPool,
-    environment: &str,
-    name: &str,
-    value: &str,
-) -> Result<bool, sqlx::Error> {
+pub(crate) async fn update(db: &PgPool, environment: &str, name: &str, value: &str) -> Result<bool, sqlx::Error> {
     let result = sqlx::query(
         "UPDATE trigger.env_vars SET value = $3, updated_at = now() WHERE environment_id = $1 AND name = $2",
     )
@@ -99,16 +84,11 @@ pub(crate) async fn update(
     Ok(result.rows_affected() == 1)
 }
 
-pub(crate) async fn delete(
-    db: &PgPool,
-    environment: &str,
-    name: &str,
-) -> Result<bool, sqlx::Error> {
-    let result =
-        sqlx::query("DELETE FROM trigger.env_vars WHERE environment_id = $1 AND name = $2")
-            .bind(environment)
-            .bind(name)
-            .execute(db)
-            .await?;
+pub(crate) async fn delete(db: &PgPool, environment: &str, name: &str) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query("DELETE FROM trigger.env_vars WHERE environment_id = $1 AND name = $2")
+        .bind(environment)
+        .bind(name)
+        .execute(db)
+        .await?;
     Ok(result.rows_affected() == 1)
 }

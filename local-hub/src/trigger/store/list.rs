@@ -53,13 +53,12 @@ pub(crate) async fn runs(
     let at = match cursor {
         Cursor::Start => None,
         Cursor::After(id) | Cursor::Before(id) => {
-            let seq: Option<i64> = sqlx::query_scalar(
-                "SELECT seq FROM trigger.runs WHERE environment_id = $1 AND id = $2",
-            )
-            .bind(environment)
-            .bind(id)
-            .fetch_optional(db)
-            .await?;
+            let seq: Option<i64> =
+                sqlx::query_scalar("SELECT seq FROM trigger.runs WHERE environment_id = $1 AND id = $2")
+                    .bind(environment)
+                    .bind(id)
+                    .fetch_optional(db)
+                    .await?;
             if seq.is_none() {
                 return Ok(None);
             }
@@ -68,28 +67,14 @@ pub(crate) async fn runs(
     };
     let backward = matches!(cursor, Cursor::Before(_));
     let mut query = QueryBuilder::new(run_columns!());
-    query
-        .push("WHERE r.environment_id = ")
-        .push_bind(environment);
+    query.push("WHERE r.environment_id = ").push_bind(environment);
     push_filter(&mut query, filter);
     if let Some(seq) = at {
-        query
-            .push(if backward {
-                " AND r.seq > "
-            } else {
-                " AND r.seq < "
-            })
-            .push_bind(seq);
+        query.push(if backward { " AND r.seq > " } else { " AND r.seq < " }).push_bind(seq);
     }
-    query.push(if backward {
-        " ORDER BY r.seq ASC"
-    } else {
-        " ORDER BY r.seq DESC"
-    });
+    query.push(if backward { " ORDER BY r.seq ASC" } else { " ORDER BY r.seq DESC" });
     // One more than asked for tells whether there is another page.
-    query
-        .push(" LIMIT ")
-        .push_bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1));
+    query.push(" LIMIT ").push_bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1));
     let mut runs: Vec<Run> = query.build_query_as().fetch_all(db).await?;
     let more = runs.len() > size;
     runs.truncate(size);
@@ -103,11 +88,7 @@ pub(crate) async fn runs(
         Cursor::After(_) => (last.filter(|_| more), first),
         Cursor::Before(_) => (last, first.filter(|_| more)),
     };
-    Ok(Some(Page {
-        runs,
-        next,
-        previous,
-    }))
+    Ok(Some(Page { runs, next, previous }))
 }
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
@@ -116,10 +97,7 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
     if let Some(statuses) = &filter.statuses {
         let names: Vec<&'static str> = statuses.iter().map(|s| s.name()).collect();
-        query
-            .push(" AND r.status = ANY(")
-            .push_bind(names)
-            .push(")");
+        query.push(" AND r.status = ANY(").push_bind(names).push(")");
     }
     for (column, values) in [
         ("r.task", &filter.tasks),
@@ -128,21 +106,14 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         ("coalesce(r.machine, 'small-1x')", &filter.machines),
     ] {
         if let Some(values) = values {
-            query
-                .push(" AND ")
-                .push(column)
-                .push(" = ANY(")
-                .push_bind(values.clone())
-                .push(")");
+            query.push(" AND ").push(column).push(" = ANY(").push_bind(values.clone()).push(")");
         }
     }
     if let Some(tags) = &filter.tags {
         query.push(" AND r.tags && ").push_bind(tags.clone());
     }
     if let Some(schedule) = &filter.schedule {
-        query
-            .push(" AND r.schedule_id = ")
-            .push_bind(schedule.clone());
+        query.push(" AND r.schedule_id = ").push_bind(schedule.clone());
     }
     if let Some(batch) = &filter.batch {
         query.push(" AND r.batch_id = ").push_bind(batch.clone());
@@ -156,10 +127,7 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
         _ => None,
     };
     if let Some(seconds) = period {
-        query
-            .push(" AND r.created_at >= now() - make_interval(secs => ")
-            .push_bind(seconds)
-            .push(")");
+        query.push(" AND r.created_at >= now() - make_interval(secs => ").push_bind(seconds).push(")");
     }
     if let Some(from) = filter.from {
         query.push(" AND r.created_at >= ").push_bind(from);

@@ -14,31 +14,18 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{PgPool, SqlSafeStr};
 
 /// In order; forward only. A file that was once released is never edited.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "init",
-    include_str!("../../../migrations/trigger/0001_init.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/trigger/0001_init.sql"))];
 
 /// Brings schema `trigger` up to date. Safe to call from several processes at once: sqlx takes a lock.
 pub(crate) async fn migrate(db: &PgPool) -> Result<(), sqlx::Error> {
     let migrations = MIGRATIONS
         .iter()
         .map(|(version, name, sql)| {
-            Migration::new(
-                *version,
-                Cow::Borrowed(*name),
-                MigrationType::Simple,
-                (*sql).into_sql_str(),
-                false,
-            )
+            Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, (*sql).into_sql_str(), false)
         })
         .collect();
     let mut migrator = Migrator::with_migrations(migrations);
     migrator.create_schema("trigger");
     migrator.dangerous_set_table_name("trigger._migrations");
-    migrator
-        .run(db)
-        .await
-        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))
+    migrator.run(db).await.map_err(|error| sqlx::Error::Migrate(Box::new(error)))
 }

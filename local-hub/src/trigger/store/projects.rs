@@ -6,10 +6,7 @@ use super::super::model::{Environment, Project};
 use crate::tokens;
 
 /// What a project of the vendor's free plan has: slug, kind, prefix of its secret key.
-const ENVIRONMENTS: &[(&str, &str, &str)] = &[
-    ("dev", "DEVELOPMENT", "tr_dev_"),
-    ("prod", "PRODUCTION", "tr_prod_"),
-];
+const ENVIRONMENTS: &[(&str, &str, &str)] = &[("dev", "DEVELOPMENT", "tr_dev_"), ("prod", "PRODUCTION", "tr_prod_")];
 const KEY_LEN: usize = 24;
 
 macro_rules! select_project {
@@ -35,11 +32,7 @@ macro_rules! select_environment {
     };
 }
 
-pub(crate) async fn create(
-    db: &PgPool,
-    organization_id: &str,
-    name: &str,
-) -> Result<Project, sqlx::Error> {
+pub(crate) async fn create(db: &PgPool, organization_id: &str, name: &str) -> Result<Project, sqlx::Error> {
     let mut tx = db.begin().await?;
     let (id, reference) = (ids::cuid(), ids::project_ref());
     sqlx::query("INSERT INTO trigger.projects (id, ref, organization_id, name, slug) VALUES ($1, $2, $3, $4, $5)")
@@ -51,64 +44,46 @@ pub(crate) async fn create(
         .execute(&mut *tx)
         .await?;
     for (slug, kind, prefix) in ENVIRONMENTS {
-        sqlx::query("INSERT INTO trigger.environments (id, project_id, slug, kind, api_key) VALUES ($1, $2, $3, $4, $5)")
-            .bind(ids::cuid())
-            .bind(&id)
-            .bind(slug)
-            .bind(kind)
-            .bind(tokens::generate(prefix, KEY_LEN))
-            .execute(&mut *tx)
-            .await?;
-    }
-    let project = sqlx::query_as(select_project!("AND p.id = $1"))
+        sqlx::query(
+            "INSERT INTO trigger.environments (id, project_id, slug, kind, api_key) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(ids::cuid())
         .bind(&id)
-        .fetch_one(&mut *tx)
+        .bind(slug)
+        .bind(kind)
+        .bind(tokens::generate(prefix, KEY_LEN))
+        .execute(&mut *tx)
         .await?;
+    }
+    let project = sqlx::query_as(select_project!("AND p.id = $1")).bind(&id).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(project)
 }
 
 /// Newest last; of one organization when it is given.
-pub(crate) async fn list(
-    db: &PgPool,
-    organization_id: Option<&str>,
-) -> Result<Vec<Project>, sqlx::Error> {
-    sqlx::query_as(select_project!(
-        "AND ($1::text IS NULL OR p.organization_id = $1) ORDER BY p.created_at, p.id"
-    ))
-    .bind(organization_id)
-    .fetch_all(db)
-    .await
+pub(crate) async fn list(db: &PgPool, organization_id: Option<&str>) -> Result<Vec<Project>, sqlx::Error> {
+    sqlx::query_as(select_project!("AND ($1::text IS NULL OR p.organization_id = $1) ORDER BY p.created_at, p.id"))
+        .bind(organization_id)
+        .fetch_all(db)
+        .await
 }
 
 pub(crate) async fn find(db: &PgPool, reference: &str) -> Result<Option<Project>, sqlx::Error> {
-    sqlx::query_as(select_project!("AND p.ref = $1"))
+    sqlx::query_as(select_project!("AND p.ref = $1")).bind(reference).fetch_optional(db).await
+}
+
+/// The project's id, `None` when there is no such project.
+pub(crate) async fn rename(db: &PgPool, reference: &str, name: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("UPDATE trigger.projects SET name = $2 WHERE ref = $1 AND deleted_at IS NULL RETURNING id")
         .bind(reference)
+        .bind(name)
         .fetch_optional(db)
         .await
 }
 
-/// The project's id, `None` when there is no such project.
-pub(crate) async fn rename(
-    db: &PgPool,
-    reference: &str,
-    name: &str,
-) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "UPDATE trigger.projects SET name = $2 WHERE ref = $1 AND deleted_at IS NULL RETURNING id",
-    )
-    .bind(reference)
-    .bind(name)
-    .fetch_optional(db)
-    .await
-}
-
 /// Its keys stop working and its schedules stop firing at once; runs that wait are cancelled. Returns the project's id and the
 /// runs that are executing.
-pub(crate) async fn delete(
-    db: &PgPool,
-    reference: &str,
-) -> Result<Option<(String, Vec<String>)>, sqlx::Error> {
+pub(crate) async fn delete(db: &PgPool, reference: &str) -> Result<Option<(String, Vec<String>)>, sqlx::Error> {
     let mut tx = db.begin().await?;
     let id: Option<String> = sqlx::query_scalar(
         "UPDATE trigger.projects SET deleted_at = now() WHERE ref = $1 AND deleted_at IS NULL RETURNING id",
@@ -130,21 +105,11 @@ pub(crate) async fn delete(
     Ok(Some((id, runs)))
 }
 
-pub(crate) async fn environment_by_key(
-    db: &PgPool,
-    key: &str,
-) -> Result<Option<Environment>, sqlx::Error> {
-    sqlx::query_as(select_environment!("AND e.api_key = $1"))
-        .bind(key)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn environment_by_key(db: &PgPool, key: &str) -> Result<Option<Environment>, sqlx::Error> {
+    sqlx::query_as(select_environment!("AND e.api_key = $1")).bind(key).fetch_optional(db).await
 }
 
-pub(crate) async fn environment(
-    db: &PgPool,
-    reference: &str,
-    slug: &str,
-) -> Result<Option<Environment>, sqlx::Error> {
+pub(crate) async fn environment(db: &PgPool, reference: &str, slug: &str) -> Result<Option<Environment>, sqlx::Error> {
     sqlx::query_as(select_environment!("AND p.ref = $1 AND e.slug = $2"))
         .bind(reference)
         .bind(slug)

@@ -154,9 +154,7 @@ pub(crate) async fn create_in(
             return Ok(Created::New(id));
         }
     }
-    Err(sqlx::Error::Protocol(
-        "an idempotency key changed hands faster than a run could be made".to_owned(),
-    ))
+    Err(sqlx::Error::Protocol("an idempotency key changed hands faster than a run could be made".to_owned()))
 }
 
 #[derive(Debug, FromRow)]
@@ -166,24 +164,18 @@ struct ResolvedTask {
     trigger_source: String,
 }
 
-async fn resolve(
-    tx: &mut PgConnection,
-    environment: &str,
-    new: &NewRun,
-) -> Result<Option<ResolvedTask>, sqlx::Error> {
-    sqlx::query_as("SELECT queue, ttl, trigger_source FROM trigger.worker_tasks WHERE id = trigger.resolve_task($1, $2, $3)")
-        .bind(environment)
-        .bind(&new.task)
-        .bind(&new.lock_to_version)
-        .fetch_optional(tx)
-        .await
+async fn resolve(tx: &mut PgConnection, environment: &str, new: &NewRun) -> Result<Option<ResolvedTask>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT queue, ttl, trigger_source FROM trigger.worker_tasks WHERE id = trigger.resolve_task($1, $2, $3)",
+    )
+    .bind(environment)
+    .bind(&new.task)
+    .bind(&new.lock_to_version)
+    .fetch_optional(tx)
+    .await
 }
 
-async fn version_exists(
-    tx: &mut PgConnection,
-    environment: &str,
-    version: &str,
-) -> Result<bool, sqlx::Error> {
+async fn version_exists(tx: &mut PgConnection, environment: &str, version: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM trigger.deployments WHERE environment_id = $1 AND status = 'DEPLOYED' \
          AND version_day || '.' || version_number = $2)",
@@ -200,14 +192,12 @@ async fn by_request(
     task: &str,
     key: &str,
 ) -> Result<Option<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT id FROM trigger.runs WHERE environment_id = $1 AND task = $2 AND request_key = $3",
-    )
-    .bind(environment)
-    .bind(task)
-    .bind(key)
-    .fetch_optional(tx)
-    .await
+    sqlx::query_scalar("SELECT id FROM trigger.runs WHERE environment_id = $1 AND task = $2 AND request_key = $3")
+        .bind(environment)
+        .bind(task)
+        .bind(key)
+        .fetch_optional(tx)
+        .await
 }
 
 async fn by_key(
@@ -225,12 +215,7 @@ async fn by_key(
 }
 
 /// Takes the key from a run that failed, or whose claim on it ran out.
-async fn release_key(
-    tx: &mut PgConnection,
-    environment: &str,
-    task: &str,
-    key: &str,
-) -> Result<(), sqlx::Error> {
+async fn release_key(tx: &mut PgConnection, environment: &str, task: &str, key: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE trigger.runs SET idempotency_key = NULL, idempotency_key_expires_at = NULL \
          WHERE environment_id = $1 AND task = $2 AND idempotency_key = $3 \
@@ -254,10 +239,7 @@ async fn insert(
     task: Option<&ResolvedTask>,
 ) -> Result<Option<String>, sqlx::Error> {
     let now = now(tx).await?;
-    let delay_until = new
-        .delay
-        .as_deref()
-        .and_then(|delay| duration::delay(delay, now));
+    let delay_until = new.delay.as_deref().and_then(|delay| duration::delay(delay, now));
     let status = match (delay_until, task) {
         (Some(_), _) => RunStatus::Delayed,
         (None, Some(_)) => RunStatus::Pending,
@@ -268,18 +250,10 @@ async fn insert(
         .clone()
         .or_else(|| task.and_then(|t| t.ttl.clone()))
         .or(development.then(|| DEVELOPMENT_TTL.to_owned()));
-    let ttl_length = ttl
-        .as_deref()
-        .and_then(duration::parse)
-        .and_then(|d| Duration::from_std(d).ok());
+    let ttl_length = ttl.as_deref().and_then(duration::parse).and_then(|d| Duration::from_std(d).ok());
     let key_expires_at = new.idempotency_key.as_ref().and_then(|_| {
-        let given = new
-            .idempotency_key_ttl
-            .as_deref()
-            .and_then(duration::key_ttl);
-        let length = given
-            .and_then(|d| Duration::from_std(d).ok())
-            .unwrap_or_else(|| Duration::days(KEY_TTL_DAYS));
+        let given = new.idempotency_key_ttl.as_deref().and_then(duration::key_ttl);
+        let length = given.and_then(|d| Duration::from_std(d).ok()).unwrap_or_else(|| Duration::days(KEY_TTL_DAYS));
         now.checked_add_signed(length)
     });
     let id = ids::friendly("run");
@@ -330,34 +304,20 @@ async fn insert(
     .await
 }
 
-pub(crate) async fn find(
-    db: &PgPool,
-    environment: &str,
-    id: &str,
-) -> Result<Option<Run>, sqlx::Error> {
-    sqlx::query_as(concat!(
-        run_columns!(),
-        "WHERE r.environment_id = $1 AND r.id = $2"
-    ))
-    .bind(environment)
-    .bind(id)
-    .fetch_optional(db)
-    .await
+pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Option<Run>, sqlx::Error> {
+    sqlx::query_as(concat!(run_columns!(), "WHERE r.environment_id = $1 AND r.id = $2"))
+        .bind(environment)
+        .bind(id)
+        .fetch_optional(db)
+        .await
 }
 
-pub(crate) async fn children(
-    db: &PgPool,
-    environment: &str,
-    id: &str,
-) -> Result<Vec<Run>, sqlx::Error> {
-    sqlx::query_as(concat!(
-        run_columns!(),
-        "WHERE r.environment_id = $1 AND r.parent_run_id = $2 ORDER BY r.seq"
-    ))
-    .bind(environment)
-    .bind(id)
-    .fetch_all(db)
-    .await
+pub(crate) async fn children(db: &PgPool, environment: &str, id: &str) -> Result<Vec<Run>, sqlx::Error> {
+    sqlx::query_as(concat!(run_columns!(), "WHERE r.environment_id = $1 AND r.parent_run_id = $2 ORDER BY r.seq"))
+        .bind(environment)
+        .bind(id)
+        .fetch_all(db)
+        .await
 }
 
 /// False when there is no such run. A run that has ended stays as it is.
@@ -375,13 +335,11 @@ pub(crate) async fn cancel(db: &PgPool, environment: &str, id: &str) -> Result<b
     .bind(id)
     .execute(&mut *tx)
     .await?;
-    let exists = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM trigger.runs WHERE environment_id = $1 AND id = $2)",
-    )
-    .bind(environment)
-    .bind(id)
-    .fetch_one(&mut *tx)
-    .await?;
+    let exists = sqlx::query_scalar("SELECT EXISTS (SELECT FROM trigger.runs WHERE environment_id = $1 AND id = $2)")
+        .bind(environment)
+        .bind(id)
+        .fetch_one(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(exists)
 }
@@ -404,13 +362,12 @@ pub(crate) async fn reschedule(
     let Some(until) = duration::delay(delay, now(&mut tx).await?) else {
         return Ok(Rescheduled::InvalidDelay);
     };
-    let status: Option<String> = sqlx::query_scalar(
-        "SELECT status FROM trigger.runs WHERE environment_id = $1 AND id = $2 FOR UPDATE",
-    )
-    .bind(environment)
-    .bind(id)
-    .fetch_optional(&mut *tx)
-    .await?;
+    let status: Option<String> =
+        sqlx::query_scalar("SELECT status FROM trigger.runs WHERE environment_id = $1 AND id = $2 FOR UPDATE")
+            .bind(environment)
+            .bind(id)
+            .fetch_optional(&mut *tx)
+            .await?;
     match status.as_deref() {
         None => return Ok(Rescheduled::NotFound),
         Some("DELAYED") => {}
@@ -426,12 +383,7 @@ pub(crate) async fn reschedule(
 }
 
 /// False when no run of the task has the key.
-pub(crate) async fn reset_key(
-    db: &PgPool,
-    environment: &str,
-    task: &str,
-    key: &str,
-) -> Result<bool, sqlx::Error> {
+pub(crate) async fn reset_key(db: &PgPool, environment: &str, task: &str, key: &str) -> Result<bool, sqlx::Error> {
     let result = sqlx::query(
         "UPDATE trigger.runs SET idempotency_key = NULL, idempotency_key_expires_at = NULL, updated_at = now() \
          WHERE environment_id = $1 AND task = $2 AND idempotency_key = $3",

@@ -187,19 +187,12 @@ pub(crate) async fn upsert(
             id
         }
     };
-    let schedule = sqlx::query_as(select!("WHERE s.id = $1"))
-        .bind(&id)
-        .fetch_one(&mut *tx)
-        .await?;
+    let schedule = sqlx::query_as(select!("WHERE s.id = $1")).bind(&id).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(Upserted::Done(Box::new(schedule)))
 }
 
-pub(crate) async fn find(
-    db: &PgPool,
-    environment: &str,
-    id: &str,
-) -> Result<Option<Schedule>, sqlx::Error> {
+pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Option<Schedule>, sqlx::Error> {
     sqlx::query_as(select!("WHERE s.environment_id = $1 AND s.id = $2"))
         .bind(environment)
         .bind(id)
@@ -208,12 +201,7 @@ pub(crate) async fn find(
 }
 
 /// True when the project has a schedule of this id in another environment.
-pub(crate) async fn hidden(
-    db: &PgPool,
-    project: &str,
-    environment: &str,
-    id: &str,
-) -> Result<bool, sqlx::Error> {
+pub(crate) async fn hidden(db: &PgPool, project: &str, environment: &str, id: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM trigger.schedules WHERE project_id = $1 AND id = $2 AND environment_id <> $3)",
     )
@@ -231,19 +219,17 @@ pub(crate) async fn list(
     page: i64,
     per_page: i64,
 ) -> Result<(Vec<Schedule>, i64), sqlx::Error> {
-    let count =
-        sqlx::query_scalar("SELECT count(*) FROM trigger.schedules WHERE environment_id = $1")
+    let count = sqlx::query_scalar("SELECT count(*) FROM trigger.schedules WHERE environment_id = $1")
+        .bind(environment)
+        .fetch_one(db)
+        .await?;
+    let schedules =
+        sqlx::query_as(select!("WHERE s.environment_id = $1 ORDER BY s.created_at, s.id LIMIT $2 OFFSET $3"))
             .bind(environment)
-            .fetch_one(db)
+            .bind(per_page)
+            .bind((page - 1).saturating_mul(per_page))
+            .fetch_all(db)
             .await?;
-    let schedules = sqlx::query_as(select!(
-        "WHERE s.environment_id = $1 ORDER BY s.created_at, s.id LIMIT $2 OFFSET $3"
-    ))
-    .bind(environment)
-    .bind(per_page)
-    .bind((page - 1).saturating_mul(per_page))
-    .fetch_all(db)
-    .await?;
     Ok((schedules, count))
 }
 
@@ -257,12 +243,7 @@ pub(crate) async fn delete(db: &PgPool, environment: &str, id: &str) -> Result<b
 }
 
 /// Ticks that passed while a schedule was inactive are not made up for.
-pub(crate) async fn set_active(
-    db: &PgPool,
-    id: &str,
-    active: bool,
-    cron: &Cron,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_active(db: &PgPool, id: &str, active: bool, cron: &Cron) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
     let next = cron.next_after(now(&mut tx).await?);
     sqlx::query(
@@ -307,11 +288,7 @@ pub(crate) async fn advance(
 }
 
 /// Where the newest registration of a task in a project came from: `STANDARD` or `SCHEDULED`.
-pub(crate) async fn task_source(
-    db: &PgPool,
-    project: &str,
-    task: &str,
-) -> Result<Option<String>, sqlx::Error> {
+pub(crate) async fn task_source(db: &PgPool, project: &str, task: &str) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT t.trigger_source FROM trigger.worker_tasks t JOIN trigger.workers w ON w.id = t.worker_id \
          JOIN trigger.environments e ON e.id = w.environment_id WHERE e.project_id = $1 AND t.slug = $2 \

@@ -2,16 +2,11 @@ use super::*;
 
 #[test]
 fn exactly_the_noted_project_is_deleted() {
-    for (status, words) in [
-        (200, "brings it back until 2026-12-01"),
-        (404, "was deleted before"),
-    ] {
+    for (status, words) in [(200, "brings it back until 2026-12-01"), (404, "was deleted before")] {
         let hub = hub().note("project", noted(Some("ep-1")));
         let mut deleted = project("p-1", NAME);
         deleted["recoverable_until"] = "2026-12-01T00:00:00Z".into();
-        hub.expect("neon", "DELETE /projects/p-1")
-            .idempotent()
-            .reply(status, json!({"project": deleted}));
+        hub.expect("neon", "DELETE /projects/p-1").idempotent().reply(status, json!({"project": deleted}));
         let report = NeonProvision::destroy().unwrap();
         assert!(report.message.contains(words), "{}", report.message);
         assert!(hub.notes().is_empty());
@@ -21,8 +16,7 @@ fn exactly_the_noted_project_is_deleted() {
 #[test]
 fn a_failed_deletion_keeps_the_note() {
     let hub = hub().note("project", noted(Some("ep-1")));
-    hub.expect("neon", "DELETE /projects/p-1")
-        .reply(500, json!({"message": "oops"}));
+    hub.expect("neon", "DELETE /projects/p-1").reply(500, json!({"message": "oops"}));
     assert_eq!(NeonProvision::destroy().unwrap_err().code, "service-failed");
     assert!(hub.notes().contains_key("project"));
 }
@@ -42,10 +36,7 @@ fn an_interrupted_creation_is_looked_for_but_not_deleted_by_guess() {
     let hub1 = hub().note("intent", intent.clone());
     expect_search(&hub1, &[project("p-1", NAME)]);
     let failure = NeonProvision::destroy().unwrap_err();
-    assert_eq!(
-        (failure.code.as_str(), failure.fix[0].as_str()),
-        ("unfinished-creation", "psn run neon-provision")
-    );
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("unfinished-creation", "psn run neon-provision"));
     drop(hub1);
 
     let hub2 = hub().note("intent", intent);
@@ -55,8 +46,5 @@ fn an_interrupted_creation_is_looked_for_but_not_deleted_by_guess() {
     drop(hub2);
 
     let _hub = hub();
-    assert_eq!(
-        NeonProvision::destroy().unwrap().message,
-        "psn has made no Neon project for this hub"
-    );
+    assert_eq!(NeonProvision::destroy().unwrap().message, "psn has made no Neon project for this hub");
 }

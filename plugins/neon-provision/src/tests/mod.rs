@@ -50,26 +50,19 @@ fn expect_deleted(hub: &Hub, projects: &[serde_json::Value]) {
 }
 
 fn expect_project(hub: &Hub, status: u16) {
-    let body = if status == 200 {
-        json!({"project": project("p-1", NAME)})
-    } else {
-        json!({"message": "project not found"})
-    };
+    let body =
+        if status == 200 { json!({"project": project("p-1", NAME)}) } else { json!({"message": "project not found"}) };
     hub.expect("neon", "GET /projects/p-1").reply(status, body);
 }
 
 fn expect_endpoint(hub: &Hub, host: &str) {
-    let endpoint =
-        |id: &str, kind: &str| json!({"id": id, "host": host, "type": kind, "disabled": false});
-    hub.expect("neon", "GET /projects/p-1/endpoints").reply(
-        200,
-        json!({"endpoints": [endpoint("ep-ro", "read_only"), endpoint("ep-1", "read_write")]}),
-    );
+    let endpoint = |id: &str, kind: &str| json!({"id": id, "host": host, "type": kind, "disabled": false});
+    hub.expect("neon", "GET /projects/p-1/endpoints")
+        .reply(200, json!({"endpoints": [endpoint("ep-ro", "read_only"), endpoint("ep-1", "read_write")]}));
 }
 
 fn expect_connection_strings(hub: &Hub, host: &str) {
-    let uri =
-        |pooler: &str| json!({"uri": format!("postgresql://hub_owner:npg_x@{pooler}{host}/hub")});
+    let uri = |pooler: &str| json!({"uri": format!("postgresql://hub_owner:npg_x@{pooler}{host}/hub")});
     let request = || {
         hub.expect("neon", "GET /projects/p-1/connection_uri")
             .query("database_name", "hub")

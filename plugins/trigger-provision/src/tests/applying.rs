@@ -1,17 +1,13 @@
 use super::*;
 
 fn expect_create(hub: &Hub) -> psn_plugin::testing::HttpExpectation {
-    hub.expect("trigger", "POST /api/v1/orgs/acme/projects")
-        .body(json!({"name": NAME}))
+    hub.expect("trigger", "POST /api/v1/orgs/acme/projects").body(json!({"name": NAME}))
 }
 
 fn expect_keys(hub: &Hub) {
-    hub.expect("trigger", &format!("GET {PROJECT}"))
-        .reply(200, project("cm1", "proj_abc", NAME));
-    hub.expect("trigger", &format!("GET {PROJECT}/prod")).reply(
-        200,
-        json!({"apiKey": "tr_prod_x", "name": "prod", "apiUrl": "", "projectId": "cm1"}),
-    );
+    hub.expect("trigger", &format!("GET {PROJECT}")).reply(200, project("cm1", "proj_abc", NAME));
+    hub.expect("trigger", &format!("GET {PROJECT}/prod"))
+        .reply(200, json!({"apiKey": "tr_prod_x", "name": "prod", "apiUrl": "", "projectId": "cm1"}));
 }
 
 /// Everything after the project is there, found as it should be.
@@ -30,10 +26,7 @@ fn expect_import(hub: &Hub, variables: serde_json::Value, secret: bool) {
 
 fn before(journal: &[String], first: &str, second: &str) -> bool {
     let position = |entry: &str| {
-        journal
-            .iter()
-            .position(|line| line == entry)
-            .unwrap_or_else(|| panic!("no `{entry}` in {journal:#?}"))
+        journal.iter().position(|line| line == entry).unwrap_or_else(|| panic!("no `{entry}` in {journal:#?}"))
     };
     position(first) < position(second)
 }
@@ -58,19 +51,12 @@ fn a_project_is_created_once_and_its_environment_filled() {
     expect_complete(&hub);
 
     let report = TriggerProvision::apply().unwrap();
-    assert_eq!(
-        report.message,
-        format!("Created the Trigger.dev project {NAME} and deployed watchdog, publish-post")
-    );
+    assert_eq!(report.message, format!("Created the Trigger.dev project {NAME} and deployed watchdog, publish-post"));
     assert!(hub.has_secret("TRIGGER_SECRET_KEY") && hub.has_secret("TRIGGER_PROJECT_REF"));
     let journal = hub.journal();
     let post = "POST trigger /api/v1/orgs/acme/projects";
     assert!(before(&journal, "put intent", post) && before(&journal, post, "put project"));
-    assert!(before(
-        &journal,
-        "put project",
-        &format!("GET trigger {PROJECT}")
-    ));
+    assert!(before(&journal, "put project", &format!("GET trigger {PROJECT}")));
     assert!(hub.noted::<serde_json::Value>("intent").is_none());
     assert_eq!(
         hub.noted::<serde_json::Value>("environment").unwrap(),
@@ -84,11 +70,7 @@ fn only_what_changed_is_sent_again() {
     expect_ours(&hub);
     expect_keys(&hub);
     expect_variables(&hub, &ALL_VARIABLES);
-    expect_import(
-        &hub,
-        json!({"HUB_ENCRYPTION_KEY": "{{secret:HUB_ENCRYPTION_KEY}}"}),
-        true,
-    );
+    expect_import(&hub, json!({"HUB_ENCRYPTION_KEY": "{{secret:HUB_ENCRYPTION_KEY}}"}), true);
     expect_complete(&hub);
     TriggerProvision::apply().unwrap();
 }
@@ -102,28 +84,17 @@ fn a_secret_that_is_not_there_yet_is_said_before_anything_is_sent() {
     expect_keys(&hub);
     expect_variables(&hub, &ALL_VARIABLES);
     let failure = TriggerProvision::apply().unwrap_err();
-    assert_eq!(
-        (failure.code.as_str(), failure.fix[0].as_str()),
-        ("secret-missing", "psn run setup")
-    );
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("secret-missing", "psn run setup"));
 }
 
 #[test]
 fn a_project_of_the_name_is_adopted() {
     let hub = hub();
-    let hub = hub.note(
-        "environment",
-        imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]),
-    );
+    let hub = hub.note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
     expect_orgs(&hub, &["acme"]);
     expect_ours(&hub);
     expect_the_rest_done(&hub);
-    assert!(
-        TriggerProvision::apply()
-            .unwrap()
-            .message
-            .starts_with("Adopted")
-    );
+    assert!(TriggerProvision::apply().unwrap().message.starts_with("Adopted"));
 }
 
 #[test]
@@ -134,17 +105,14 @@ fn a_new_project_is_told_everything_whatever_the_old_one_knew() {
     expect_ours(&hub);
     expect_keys(&hub);
     expect_variables(&hub, &ALL_VARIABLES);
-    hub.expect("trigger", &format!("POST {PROJECT}/envvars/prod/import"))
-        .times(2)
-        .reply(200, json!({"success": true}));
+    hub.expect("trigger", &format!("POST {PROJECT}/envvars/prod/import")).times(2).reply(200, json!({"success": true}));
     expect_complete(&hub);
     TriggerProvision::apply().unwrap();
 }
 
 #[test]
 fn an_organisation_without_a_plan_gets_the_free_one_where_that_is_allowed() {
-    let refused =
-        json!({"error": "You must select a plan for this organization before creating projects."});
+    let refused = json!({"error": "You must select a plan for this organization before creating projects."});
     for (activation, expected) in [
         (200, None),
         (409, None),
@@ -153,25 +121,17 @@ fn an_organisation_without_a_plan_gets_the_free_one_where_that_is_allowed() {
         (401, Some("key-rejected")),
         (500, Some("service-failed")),
     ] {
-        let hub = hub().note(
-            "environment",
-            imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]),
-        );
+        let hub = hub().note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
         expect_orgs(&hub, &["acme"]);
         expect_projects(&hub, &[]);
         expect_create(&hub).reply(402, refused.clone());
-        hub.expect("trigger", "POST /api/v1/orgs/acme/activate-free-plan")
-            .reply(activation, json!({"plan": "free"}));
+        hub.expect("trigger", "POST /api/v1/orgs/acme/activate-free-plan").reply(activation, json!({"plan": "free"}));
         if expected.is_none() {
             expect_create(&hub).reply(200, project("cm1", "proj_abc", NAME));
             expect_the_rest_done(&hub);
         }
         let answer = TriggerProvision::apply();
-        assert_eq!(
-            answer.err().map(|failure| failure.code).as_deref(),
-            expected,
-            "{activation}"
-        );
+        assert_eq!(answer.err().map(|failure| failure.code).as_deref(), expected, "{activation}");
     }
 
     // Once, and no more.
@@ -179,8 +139,7 @@ fn an_organisation_without_a_plan_gets_the_free_one_where_that_is_allowed() {
     expect_orgs(&hub, &["acme"]);
     expect_projects(&hub, &[]);
     expect_create(&hub).reply(402, refused.clone());
-    hub.expect("trigger", "POST /api/v1/orgs/acme/activate-free-plan")
-        .reply(200, json!({"plan": "free"}));
+    hub.expect("trigger", "POST /api/v1/orgs/acme/activate-free-plan").reply(200, json!({"plan": "free"}));
     expect_create(&hub).reply(402, refused);
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!(failure.code, "plan-needed");
@@ -189,27 +148,17 @@ fn an_organisation_without_a_plan_gets_the_free_one_where_that_is_allowed() {
 
 #[test]
 fn an_unanswered_creation_is_looked_for_and_never_repeated() {
-    let unanswered: [fn(psn_plugin::testing::HttpExpectation); 2] = [
-        |post| post.unanswered(),
-        |post| post.reply(500, json!({"error": "Something went wrong"})),
-    ];
+    let unanswered: [fn(psn_plugin::testing::HttpExpectation); 2] =
+        [|post| post.unanswered(), |post| post.reply(500, json!({"error": "Something went wrong"}))];
     for reply in unanswered {
-        let hub = hub().note(
-            "environment",
-            imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]),
-        );
+        let hub = hub().note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
         expect_orgs(&hub, &["acme"]);
         expect_projects(&hub, &[]);
         reply(expect_create(&hub));
         expect_projects(&hub, &[]);
         expect_ours(&hub);
         expect_the_rest_done(&hub);
-        assert!(
-            TriggerProvision::apply()
-                .unwrap()
-                .message
-                .starts_with("Created")
-        );
+        assert!(TriggerProvision::apply().unwrap().message.starts_with("Created"));
     }
 
     let hub1 = hub();
@@ -219,30 +168,18 @@ fn an_unanswered_creation_is_looked_for_and_never_repeated() {
     for _ in 0..4 {
         expect_projects(&hub1, &[]);
     }
-    assert!(
-        TriggerProvision::apply()
-            .unwrap_err()
-            .retry_after_ms
-            .is_some()
-    );
+    assert!(TriggerProvision::apply().unwrap_err().retry_after_ms.is_some());
     let notes = hub1.notes();
     drop(hub1);
 
     // The next run gives it time to appear before it asks for another.
-    let hub2 = hub().notes_of(notes).note(
-        "environment",
-        imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]),
-    );
+    let hub2 =
+        hub().notes_of(notes).note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
     expect_orgs(&hub2, &["acme"]);
     expect_projects(&hub2, &[]);
     expect_ours(&hub2);
     expect_the_rest_done(&hub2);
-    assert!(
-        TriggerProvision::apply()
-            .unwrap()
-            .message
-            .starts_with("Adopted")
-    );
+    assert!(TriggerProvision::apply().unwrap().message.starts_with("Adopted"));
 }
 
 #[test]
@@ -261,43 +198,23 @@ fn a_refusal_says_what_trigger_said() {
 fn destroy_deletes_exactly_the_noted_project() {
     for (status, words) in [(200, "Deleted the"), (404, "Deleted before")] {
         let hub = provisioned();
-        hub.expect("trigger", &format!("DELETE {PROJECT}"))
-            .idempotent()
-            .reply(status, json!({"id": "cm1"}));
-        assert!(
-            TriggerProvision::destroy()
-                .unwrap()
-                .message
-                .starts_with(words)
-        );
+        hub.expect("trigger", &format!("DELETE {PROJECT}")).idempotent().reply(status, json!({"id": "cm1"}));
+        assert!(TriggerProvision::destroy().unwrap().message.starts_with(words));
         assert!(hub.notes().is_empty());
     }
 
     let mut chosen = noted();
     chosen["chosen"] = true.into();
     let hub1 = provisioned().note("project", chosen);
-    assert!(
-        TriggerProvision::destroy()
-            .unwrap()
-            .message
-            .contains("alone")
-    );
+    assert!(TriggerProvision::destroy().unwrap().message.contains("alone"));
     drop(hub1);
 
     let intent = json!({"name": NAME, "org": "acme", "started_at": "2026-01-01T00:00:00Z"});
     let hub2 = hub().note("intent", intent);
     expect_ours(&hub2);
-    assert_eq!(
-        TriggerProvision::destroy().unwrap_err().code,
-        "unfinished-creation"
-    );
+    assert_eq!(TriggerProvision::destroy().unwrap_err().code, "unfinished-creation");
     drop(hub2);
 
     let _hub = hub();
-    assert!(
-        TriggerProvision::destroy()
-            .unwrap()
-            .message
-            .contains("made no")
-    );
+    assert!(TriggerProvision::destroy().unwrap().message.contains("made no"));
 }

@@ -3,10 +3,8 @@ use super::*;
 /// Up to the deployment everything is as it should be.
 fn before_deploying(hub: Hub) -> Hub {
     expect_ours(&hub);
-    hub.expect("trigger", &format!("GET {PROJECT}"))
-        .reply(200, project("cm1", "proj_abc", NAME));
-    hub.expect("trigger", &format!("GET {PROJECT}/prod"))
-        .reply(200, json!({"apiKey": "tr_prod_x"}));
+    hub.expect("trigger", &format!("GET {PROJECT}")).reply(200, project("cm1", "proj_abc", NAME));
+    hub.expect("trigger", &format!("GET {PROJECT}/prod")).reply(200, json!({"apiKey": "tr_prod_x"}));
     expect_variables(&hub, &ALL_VARIABLES);
     hub
 }
@@ -20,44 +18,27 @@ fn expect_start(hub: &Hub, force: bool, outcome: &str) {
         .body_part("/externalId", HASH.into())
         .body_part("/contentHash", HASH.into())
         .body_part("/force", force.into())
-        .reply(
-            200,
-            json!({"id": "deployment_1", "version": "20260101.1", "outcome": outcome}),
-        );
+        .reply(200, json!({"id": "deployment_1", "version": "20260101.1", "outcome": outcome}));
 }
 
 fn expect_registered(hub: &Hub) {
-    hub.expect(
-        "trigger-env",
-        "POST /api/v1/deployments/deployment_1/background-workers",
-    )
-    .reply(
-        200,
-        json!({"id": "worker_1", "version": "20260101.1", "contentHash": HASH}),
-    );
+    hub.expect("trigger-env", "POST /api/v1/deployments/deployment_1/background-workers")
+        .reply(200, json!({"id": "worker_1", "version": "20260101.1", "contentHash": HASH}));
 }
 
 fn expect_finalized(hub: &Hub, stream: &str) {
-    hub.expect(
-        "trigger-env",
-        "POST /api/v3/deployments/deployment_1/finalize",
-    )
-    .body_part("/imageDigest", format!("sha256:{HASH}").into())
-    .reply_raw(200, &[("content-type", "text/event-stream")], stream);
+    hub.expect("trigger-env", "POST /api/v3/deployments/deployment_1/finalize")
+        .body_part("/imageDigest", format!("sha256:{HASH}").into())
+        .reply_raw(200, &[("content-type", "text/event-stream")], stream);
 }
 
-const COMPLETE: &str =
-    "event: ping\ndata: {}\n\nevent: complete\ndata: {\"id\":\"deployment_1\"}\n\n";
+const COMPLETE: &str = "event: ping\ndata: {}\n\nevent: complete\ndata: {\"id\":\"deployment_1\"}\n\n";
 
 fn expect_status(hub: &Hub, status: &str) {
     let mut body = deployment("deployment_1", status, HASH);
-    body["errorData"] = if status == "FAILED" {
-        json!({"name": "BuildError", "message": "no such file"})
-    } else {
-        json!(null)
-    };
-    hub.expect("trigger-env", "GET /api/v1/deployments/deployment_1")
-        .reply(200, body);
+    body["errorData"] =
+        if status == "FAILED" { json!({"name": "BuildError", "message": "no such file"}) } else { json!(null) };
+    hub.expect("trigger-env", "GET /api/v1/deployments/deployment_1").reply(200, body);
 }
 
 #[test]
@@ -91,10 +72,7 @@ fn the_local_hub_is_told_about_the_tasks() {
     expect_status(&hub, "DEPLOYED");
     expect_complete(&hub);
     TriggerProvision::apply().unwrap();
-    assert_eq!(
-        hub.logs().last().unwrap().message,
-        "the schedule got a window"
-    );
+    assert_eq!(hub.logs().last().unwrap().message, "the schedule got a window");
 }
 
 #[test]
@@ -156,11 +134,8 @@ fn a_deployment_that_fails_says_why() {
     type Lay = fn(&Hub);
     let cases: [(&str, &str, Lay); 4] = [
         ("deploy-refused", "bad tasks", |hub| {
-            hub.expect(
-                "trigger-env",
-                "POST /api/v1/deployments/deployment_1/background-workers",
-            )
-            .reply(422, json!({"error": "bad tasks"}));
+            hub.expect("trigger-env", "POST /api/v1/deployments/deployment_1/background-workers")
+                .reply(422, json!({"error": "bad tasks"}));
         }),
         ("deploy-failed", "no image", |hub| {
             expect_registered(hub);
@@ -175,9 +150,9 @@ fn a_deployment_that_fails_says_why() {
             expect_registered(hub);
             expect_finalized(hub, COMPLETE);
             let mut body = deployment("deployment_1", "FAILED", HASH);
-            body["errorData"] = json!({"name": "SchedulePlanLimitError", "message": "Free plan limited to hourly schedules or less"});
-            hub.expect("trigger-env", "GET /api/v1/deployments/deployment_1")
-                .reply(200, body);
+            body["errorData"] =
+                json!({"name": "SchedulePlanLimitError", "message": "Free plan limited to hourly schedules or less"});
+            hub.expect("trigger-env", "GET /api/v1/deployments/deployment_1").reply(200, body);
         }),
     ];
     for (code, words, lay) in cases {
@@ -191,14 +166,7 @@ fn a_deployment_that_fails_says_why() {
     }
 }
 
-const CLI: [&str; 6] = [
-    "deploy",
-    "--env",
-    "prod",
-    "--skip-update-check",
-    "--external-id",
-    HASH,
-];
+const CLI: [&str; 6] = ["deploy", "--env", "prod", "--skip-update-check", "--external-id", HASH];
 
 fn expect_listed(hub: &Hub, deployments: &[serde_json::Value]) {
     hub.expect("trigger-env", "GET /api/v1/deployments")
@@ -210,16 +178,9 @@ fn expect_listed(hub: &Hub, deployments: &[serde_json::Value]) {
 fn the_cloud_is_given_the_tasks_by_its_own_cli_whose_success_is_not_taken_on_trust() {
     let hub = before_deploying(provisioned());
     expect_current(&hub, None);
-    hub.expect_tool("trigger", &CLI)
-        .exits(0, "Version 20260101.1 deployed", "");
+    hub.expect_tool("trigger", &CLI).exits(0, "Version 20260101.1 deployed", "");
     expect_listed(&hub, &[deployment("deployment_0", "DEPLOYED", "old")]);
-    expect_listed(
-        &hub,
-        &[
-            deployment("deployment_1", "BUILDING", HASH),
-            deployment("deployment_0", "DEPLOYED", "old"),
-        ],
-    );
+    expect_listed(&hub, &[deployment("deployment_1", "BUILDING", HASH), deployment("deployment_0", "DEPLOYED", "old")]);
     expect_listed(&hub, &[deployment("deployment_1", "DEPLOYED", HASH)]);
     expect_complete(&hub);
     TriggerProvision::apply().unwrap();
@@ -233,16 +194,14 @@ fn the_cli_fails_is_missing_or_never_ends() {
         hub
     };
     let hub = deploying();
-    hub.expect_tool("trigger", &CLI)
-        .exits(1, "", "one\ntwo\nError: no such project\n");
+    hub.expect_tool("trigger", &CLI).exits(1, "", "one\ntwo\nError: no such project\n");
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!(failure.code, "deploy-failed");
     assert!(failure.message.contains("no such project"));
     drop(hub);
 
     let hub = deploying();
-    hub.expect_tool("trigger", &CLI)
-        .fail("missing", "npm install --global trigger.dev@4.8.3");
+    hub.expect_tool("trigger", &CLI).fail("missing", "npm install --global trigger.dev@4.8.3");
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!(
         (failure.code.as_str(), failure.fix[0].as_str()),
@@ -255,12 +214,7 @@ fn the_cli_fails_is_missing_or_never_ends() {
     let mut failed = deployment("deployment_1", "FAILED", HASH);
     failed["error"] = json!({"name": "BuildError", "message": "out of disk"});
     expect_listed(&hub, &[failed]);
-    assert!(
-        TriggerProvision::apply()
-            .unwrap_err()
-            .message
-            .contains("out of disk")
-    );
+    assert!(TriggerProvision::apply().unwrap_err().message.contains("out of disk"));
     drop(hub);
 
     let hub = deploying();
@@ -270,10 +224,7 @@ fn the_cli_fails_is_missing_or_never_ends() {
         expect_listed(&hub, &[]);
     }
     let failure = TriggerProvision::apply().unwrap_err();
-    assert_eq!(
-        (failure.code.as_str(), failure.retry_after_ms),
-        ("deploy-slow", Some(60_000))
-    );
+    assert_eq!((failure.code.as_str(), failure.retry_after_ms), ("deploy-slow", Some(60_000)));
 }
 
 #[test]

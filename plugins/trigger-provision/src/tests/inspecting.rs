@@ -10,13 +10,8 @@ fn pending() -> Vec<String> {
 #[test]
 fn without_a_token_nothing_is_asked() {
     let _hub = Hub::new(MANIFEST);
-    let State::Needs(needs) = TriggerProvision::inspect().unwrap() else {
-        panic!("no needs")
-    };
-    assert_eq!(
-        (needs[0].name.as_str(), needs[0].secret),
-        ("TRIGGER_ACCESS_TOKEN", true)
-    );
+    let State::Needs(needs) = TriggerProvision::inspect().unwrap() else { panic!("no needs") };
+    assert_eq!((needs[0].name.as_str(), needs[0].secret), ("TRIGGER_ACCESS_TOKEN", true));
 }
 
 #[test]
@@ -24,21 +19,13 @@ fn organisations() {
     let hub1 = hub();
     expect_orgs(&hub1, &["acme"]);
     expect_projects(&hub1, &[]);
-    assert_eq!(
-        pending()[0],
-        format!("Create the Trigger.dev project {NAME} in ACME")
-    );
+    assert_eq!(pending()[0], format!("Create the Trigger.dev project {NAME} in ACME"));
     drop(hub1);
 
     let hub2 = hub();
     expect_orgs(&hub2, &["acme", "globex"]);
-    let State::Needs(needs) = TriggerProvision::inspect().unwrap() else {
-        panic!("no needs")
-    };
-    assert_eq!(
-        (needs[0].name.as_str(), needs[0].secret),
-        ("trigger.org", false)
-    );
+    let State::Needs(needs) = TriggerProvision::inspect().unwrap() else { panic!("no needs") };
+    assert_eq!((needs[0].name.as_str(), needs[0].secret), ("trigger.org", false));
     assert_eq!(needs[0].choices, ["acme", "globex"]);
     drop(hub2);
 
@@ -46,10 +33,7 @@ fn organisations() {
         let hub = hub().setting("trigger.org", name);
         expect_orgs(&hub, &["globex", "acme"]);
         expect_ours(&hub);
-        assert_eq!(
-            pending()[0],
-            format!("Adopt the Trigger.dev project {NAME} (proj_abc)")
-        );
+        assert_eq!(pending()[0], format!("Adopt the Trigger.dev project {NAME} (proj_abc)"));
     }
 
     let hub3 = hub().setting("trigger.org", "initech");
@@ -61,42 +45,26 @@ fn organisations() {
 
     let hub4 = hub();
     expect_orgs(&hub4, &[]);
-    assert_eq!(
-        TriggerProvision::inspect().unwrap_err().code,
-        "no-organisation"
-    );
+    assert_eq!(TriggerProvision::inspect().unwrap_err().code, "no-organisation");
     drop(hub4);
 
     let hub5 = hub();
-    hub5.expect("trigger", "GET /api/v1/orgs")
-        .reply(401, json!({"error": "Invalid or Missing Access Token"}));
-    assert_eq!(
-        TriggerProvision::inspect().unwrap_err().code,
-        "key-rejected"
-    );
+    hub5.expect("trigger", "GET /api/v1/orgs").reply(401, json!({"error": "Invalid or Missing Access Token"}));
+    assert_eq!(TriggerProvision::inspect().unwrap_err().code, "key-rejected");
 }
 
 #[test]
 fn several_projects_of_the_name_are_a_persons_choice() {
-    let two = [
-        project("cm1", "proj_abc", NAME),
-        project("cm2", "proj_def", NAME),
-    ];
+    let two = [project("cm1", "proj_abc", NAME), project("cm2", "proj_def", NAME)];
     let hub1 = hub();
     expect_orgs(&hub1, &["acme"]);
     expect_projects(&hub1, &two);
     let failure = TriggerProvision::inspect().unwrap_err();
     assert_eq!(failure.code, "ambiguous-project");
-    assert!(
-        failure.message.contains("proj_abc, proj_def")
-            && failure.fix[0].contains("trigger.project_ref")
-    );
+    assert!(failure.message.contains("proj_abc, proj_def") && failure.fix[0].contains("trigger.project_ref"));
     drop(hub1);
 
-    for (chosen, expected) in [
-        ("proj_def", Ok("(proj_def)")),
-        ("proj_zzz", Err("project-not-found")),
-    ] {
+    for (chosen, expected) in [("proj_def", Ok("(proj_def)")), ("proj_zzz", Err("project-not-found"))] {
         let hub = hub().setting("trigger.project_ref", chosen);
         expect_orgs(&hub, &["acme"]);
         expect_projects(&hub, &two);
@@ -116,33 +84,17 @@ fn a_provisioned_hub_is_ready_and_nothing_is_changed() {
     expect_ours(&hub);
     expect_complete(&hub);
     expect_variables(&hub, &ALL_VARIABLES);
-    let State::Ready(report) = TriggerProvision::inspect().unwrap() else {
-        panic!("not ready")
-    };
-    let checks: Vec<_> = report
-        .checks
-        .iter()
-        .map(|check| (check.name.as_str(), check.status))
-        .collect();
-    assert_eq!(
-        checks,
-        [("tasks", Status::Pass), ("schedule.watchdog", Status::Pass)]
-    );
-    assert!(
-        hub.journal().iter().all(|line| line.starts_with("GET")),
-        "{:?}",
-        hub.journal()
-    );
+    let State::Ready(report) = TriggerProvision::inspect().unwrap() else { panic!("not ready") };
+    let checks: Vec<_> = report.checks.iter().map(|check| (check.name.as_str(), check.status)).collect();
+    assert_eq!(checks, [("tasks", Status::Pass), ("schedule.watchdog", Status::Pass)]);
+    assert!(hub.journal().iter().all(|line| line.starts_with("GET")), "{:?}", hub.journal());
 }
 
 #[test]
 fn a_schedule_that_someone_switched_off_is_a_warning() {
     for (schedules, expected) in [
         (vec![schedule("watchdog", false)], Status::Warn),
-        (
-            vec![schedule("watchdog", false), schedule("watchdog", true)],
-            Status::Pass,
-        ),
+        (vec![schedule("watchdog", false), schedule("watchdog", true)], Status::Pass),
     ] {
         let hub = provisioned();
         expect_ours(&hub);
@@ -150,9 +102,7 @@ fn a_schedule_that_someone_switched_off_is_a_warning() {
         expect_worker(&hub, &["watchdog", "publish-post"]);
         expect_schedules(&hub, &schedules);
         expect_variables(&hub, &ALL_VARIABLES);
-        let State::Ready(report) = TriggerProvision::inspect().unwrap() else {
-            panic!("not ready")
-        };
+        let State::Ready(report) = TriggerProvision::inspect().unwrap() else { panic!("not ready") };
         assert_eq!(report.checks[1].status, expected);
         assert_eq!(report.checks[1].fix.is_empty(), expected == Status::Pass);
         assert!(!report.checks[1].is_blocking());
@@ -244,16 +194,11 @@ fn what_changed_since_is_pending() {
 
 #[test]
 fn a_noted_project_that_is_gone_is_looked_for_anew() {
-    for gone in [
-        json!([]),
-        json!([project("cm9", "proj_abc", "someone-elses")]),
-    ] {
+    for gone in [json!([]), json!([project("cm9", "proj_abc", "someone-elses")])] {
         let hub = provisioned();
-        hub.expect("trigger", "GET /api/v1/orgs/acme/projects")
-            .reply(200, gone.clone());
+        hub.expect("trigger", "GET /api/v1/orgs/acme/projects").reply(200, gone.clone());
         expect_orgs(&hub, &["acme"]);
-        hub.expect("trigger", "GET /api/v1/orgs/acme/projects")
-            .reply(200, gone);
+        hub.expect("trigger", "GET /api/v1/orgs/acme/projects").reply(200, gone);
         assert!(pending()[0].starts_with("Create"));
     }
 }

@@ -45,10 +45,7 @@ fn provisioned() -> Hub {
         .secret("TRIGGER_SECRET_KEY")
         .secret("TRIGGER_PROJECT_REF")
         .note("project", noted())
-        .note(
-            "environment",
-            imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]),
-        )
+        .note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]))
 }
 
 fn noted() -> serde_json::Value {
@@ -57,18 +54,16 @@ fn noted() -> serde_json::Value {
 
 /// The notes of an import of these secrets in the values that `hub` gives them.
 fn imported(secrets: &[&str]) -> serde_json::Value {
-    let prints: serde_json::Map<_, _> = secrets
-        .iter()
-        .map(|name| ((*name).to_owned(), json!(fingerprint_of(name))))
-        .collect();
+    let prints: serde_json::Map<_, _> =
+        secrets.iter().map(|name| ((*name).to_owned(), json!(fingerprint_of(name)))).collect();
     json!({"external_ref": "proj_abc", "secrets": prints, "plain": {"PSN_HUB_ID": "7f3a0c1d"}})
 }
 
 /// As the doubles fingerprint a secret whose value is its name.
 fn fingerprint_of(name: &str) -> String {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
@@ -82,39 +77,24 @@ fn project(id: &str, external_ref: &str, name: &str) -> serde_json::Value {
 
 fn expect_orgs(hub: &Hub, slugs: &[&str]) {
     let orgs: Vec<_> = slugs.iter().map(|slug| org(slug)).collect();
-    hub.expect("trigger", "GET /api/v1/orgs")
-        .reply(200, json!(orgs));
+    hub.expect("trigger", "GET /api/v1/orgs").reply(200, json!(orgs));
 }
 
 fn expect_projects(hub: &Hub, projects: &[serde_json::Value]) {
-    hub.expect("trigger", "GET /api/v1/orgs/acme/projects")
-        .reply(200, json!(projects));
+    hub.expect("trigger", "GET /api/v1/orgs/acme/projects").reply(200, json!(projects));
 }
 
 fn expect_ours(hub: &Hub) {
-    expect_projects(
-        hub,
-        &[
-            project("cm0", "proj_other", "other"),
-            project("cm1", "proj_abc", NAME),
-        ],
-    );
+    expect_projects(hub, &[project("cm0", "proj_other", "other"), project("cm1", "proj_abc", NAME)]);
 }
 
 fn expect_variables(hub: &Hub, names: &[&str]) {
-    let variables: Vec<_> = names
-        .iter()
-        .map(|name| json!({"name": name, "value": "<redacted>", "isSecret": true}))
-        .collect();
-    hub.expect("trigger", &format!("GET {PROJECT}/envvars/prod"))
-        .reply(200, json!(variables));
+    let variables: Vec<_> =
+        names.iter().map(|name| json!({"name": name, "value": "<redacted>", "isSecret": true})).collect();
+    hub.expect("trigger", &format!("GET {PROJECT}/envvars/prod")).reply(200, json!(variables));
 }
 
-const ALL_VARIABLES: [&str; 3] = [
-    "DATABASE_URL_PLUGIN_WATCHDOG",
-    "HUB_ENCRYPTION_KEY",
-    "PSN_HUB_ID",
-];
+const ALL_VARIABLES: [&str; 3] = ["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY", "PSN_HUB_ID"];
 
 fn deployment(id: &str, status: &str, external_id: &str) -> serde_json::Value {
     json!({"id": id, "status": status, "version": "20260101.1", "shortCode": "x", "externalId": external_id, "createdAt": ""})
@@ -129,10 +109,8 @@ fn expect_current(hub: &Hub, external_id: Option<&str>) {
 }
 
 fn expect_worker(hub: &Hub, slugs: &[&str]) {
-    let tasks: Vec<_> = slugs
-        .iter()
-        .map(|slug| json!({"id": format!("task_{slug}"), "slug": slug, "filePath": ""}))
-        .collect();
+    let tasks: Vec<_> =
+        slugs.iter().map(|slug| json!({"id": format!("task_{slug}"), "slug": slug, "filePath": ""})).collect();
     hub.expect("trigger", &format!("GET {PROJECT}/prod/workers/current"))
         .reply(200, json!({"worker": {"id": "w", "version": "20260101.1", "tasks": tasks}, "urls": {"runs": ""}}));
 }

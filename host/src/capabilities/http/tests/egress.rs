@@ -50,7 +50,10 @@ async fn references_in_a_json_body_become_secrets_on_the_way_out() {
     let mut rig = rig(&service);
     rig.secret("DATABASE_URL_PLUGIN_WATCHDOG", "postgresql://p:\"canary3\"@h/db");
     let mut r = request(Method::Put, "/projects/p-1");
-    r.body = Some(br#"{"variables": [{"name": "DATABASE_URL", "value": "{{secret:DATABASE_URL_PLUGIN_WATCHDOG}}", "n": 1.50}]}"#.to_vec());
+    r.body = Some(
+        br#"{"variables": [{"name": "DATABASE_URL", "value": "{{secret:DATABASE_URL_PLUGIN_WATCHDOG}}", "n": 1.50}]}"#
+            .to_vec(),
+    );
     let response = send(&mut rig, r).await.unwrap();
     assert_eq!(
         String::from_utf8(service.seen()[0].body.clone()).unwrap(),
@@ -66,7 +69,10 @@ async fn what_is_refused_never_reaches_a_socket() {
     let service = Service::start(|_, _| json(&serde_json::json!({}))).await;
     let mut rig = rig(&service);
     rig.secret("OTHER_SECRET", "not for this service");
-    let with_header = |name: &str, value: &str| Request { headers: vec![(name.into(), value.into())], ..request(Method::Get, "/projects") };
+    let with_header = |name: &str, value: &str| Request {
+        headers: vec![(name.into(), value.into())],
+        ..request(Method::Get, "/projects")
+    };
     let with_body = |body: &str| Request { body: Some(body.as_bytes().to_vec()), ..request(Method::Post, "/projects") };
     let cases = [
         (request(Method::Get, "/users/me"), "denied", r#""GET /users/me"]"#),
@@ -112,7 +118,9 @@ async fn a_name_that_leads_inside_is_refused() {
     let service = Service::start(|_, _| json(&serde_json::json!({}))).await;
     let mut services = ServiceMap::vendors();
     services.set("neon", format!("https://rebound.example:{}/", service.port).parse().unwrap());
-    for address in ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"] {
+    for address in
+        ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"]
+    {
         let mut rig = Rig::with_secrets(|secrets| Http::new(&manifest(TABLES), &services, secrets).unwrap());
         rig.secret("NEON_API_KEY", KEY);
         rig.cap.lookup = Box::new(Fixed(vec![address]));

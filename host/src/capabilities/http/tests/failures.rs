@@ -65,7 +65,11 @@ async fn a_request_that_may_have_arrived_is_sent_again_only_if_that_is_safe() {
     let e = send(&mut rig(&half), request(Method::Post, "/projects")).await.unwrap_err();
     assert_eq!((e.code.as_str(), e.sent, half.seen().len()), ("unanswered", true, 1), "{}", e.message);
 
-    for nonsense in ["SSH-2.0-OpenSSH_9.9\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n"] {
+    for nonsense in [
+        "SSH-2.0-OpenSSH_9.9\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+    ] {
         let service = Service::start(move |_, _| Reply::Last(nonsense.as_bytes().to_vec())).await;
         let e = send(&mut rig(&service), request(Method::Post, "/projects")).await.unwrap_err();
         assert_eq!((e.code.as_str(), e.sent), ("unanswered", true), "{nonsense:?}: {}", e.message);
@@ -124,7 +128,9 @@ async fn budgets_end_the_guest() {
 
 #[tokio::test]
 async fn a_slow_answer_ends_with_the_deadline() {
-    for start in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"] {
+    for start in
+        ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"]
+    {
         let service = Service::start(move |_, _| Reply::Drip(start.as_bytes().to_vec())).await;
         let mut rig = rig(&service);
         rig.call.deadline = Deadline::after(Duration::from_millis(150));

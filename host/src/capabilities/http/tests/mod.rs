@@ -31,7 +31,12 @@ impl Seen {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).filter_map(|l| l.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|l| l.split_once(": "))
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v)
     }
 }
 
@@ -82,7 +87,10 @@ impl Service {
     }
 
     /// With another protocol between TCP and HTTP.
-    async fn start_over<S, F>(handler: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static, greet: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> Self
+    async fn start_over<S, F>(
+        handler: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static,
+        greet: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+    ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = Option<S>> + Send + 'static,

@@ -5,12 +5,18 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::*;
 use crate::secret::{Secret, SecretBackend, SecretError, Secrets};
 
-const URI: &str = "postgresql://hub_owner:npg_Canary4Secret@ep-x-1.neon.tech/hub?sslmode=require&channel_binding=require";
+const URI: &str =
+    "postgresql://hub_owner:npg_Canary4Secret@ep-x-1.neon.tech/hub?sslmode=require&channel_binding=require";
 
 /// Every form in which a value could come back.
 fn forms(value: &str) -> Vec<String> {
     let engine = base64::engine::general_purpose::STANDARD;
-    let mut forms = vec![value.to_owned(), utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(), hex::encode(value), serde_json::json!(value).to_string().trim_matches('"').to_owned()];
+    let mut forms = vec![
+        value.to_owned(),
+        utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(),
+        hex::encode(value),
+        serde_json::json!(value).to_string().trim_matches('"').to_owned(),
+    ];
     forms.extend(["", "a", "ab"].map(|before| engine.encode(format!("{before}{value}"))));
     forms
 }
@@ -33,9 +39,15 @@ async fn a_captured_secret_is_kept_and_never_shown() {
     });
     // Escaped as Go does it.
     let body = answer.to_string().replace('&', "\\u0026");
-    let service = Service::start(move |_, _| reply("201 Created", &[("content-type", "application/json"), ("location", URI), ("x-request-id", "r-1")], &body)).await;
+    let service = Service::start(move |_, _| {
+        reply("201 Created", &[("content-type", "application/json"), ("location", URI), ("x-request-id", "r-1")], &body)
+    })
+    .await;
     let mut rig = rig(&service);
-    let response = send(&mut rig, Request { body: Some(br#"{"project":{}}"#.to_vec()), ..request(Method::Post, "/projects") }).await.unwrap();
+    let response =
+        send(&mut rig, Request { body: Some(br#"{"project":{}}"#.to_vec()), ..request(Method::Post, "/projects") })
+            .await
+            .unwrap();
     assert_eq!(rig.secrets.get("DATABASE_URL_DIRECT").unwrap().expose(), URI);
     let seen: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(seen["connection_uris"][0]["connection_uri"], "{{secret:DATABASE_URL_DIRECT}}");
@@ -62,7 +74,14 @@ async fn a_captured_secret_is_kept_and_never_shown() {
 
 #[tokio::test]
 async fn only_a_success_is_captured() {
-    let service = Service::start(|_, _| reply("409 Conflict", &[("content-type", "application/json")], r#"{"connection_uris":[{"connection_uri":"someone elses"}]}"#)).await;
+    let service = Service::start(|_, _| {
+        reply(
+            "409 Conflict",
+            &[("content-type", "application/json")],
+            r#"{"connection_uris":[{"connection_uri":"someone elses"}]}"#,
+        )
+    })
+    .await;
     let mut rig = rig(&service);
     let response = send(&mut rig, request(Method::Post, "/projects")).await.unwrap();
     assert_eq!(response.status, 409);
@@ -76,7 +95,11 @@ async fn a_success_without_the_secret_is_reported() {
         (r#"{"uri": null, "id": 1}"#, r#"{"uri": null, "id": 1}"#, "no text at /uri, where DATABASE_URL was expected"),
         (r#"{"uri": ""}"#, r#"{"uri": ""}"#, "no text at /uri"),
         // Where the value went is not known; it is a password all the same.
-        (r#"{"url": "postgresql://o:npg_Fresh5@h/db"}"#, r#"{"url":"postgresql://o:[redacted]@h/db"}"#, "no text at /uri"),
+        (
+            r#"{"url": "postgresql://o:npg_Fresh5@h/db"}"#,
+            r#"{"url":"postgresql://o:[redacted]@h/db"}"#,
+            "no text at /uri",
+        ),
         ("uri: postgresql://o:npg_Fresh5@h/db", "", "withheld"),
         ("", "", "withheld"),
     ] {
@@ -108,7 +131,10 @@ async fn the_credential_is_stopped_in_every_form_and_place() {
 #[tokio::test]
 async fn escapes_in_json_hide_nothing() {
     let hidden: String = KEY.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
-    let service = Service::start(move |_, _| reply("200 OK", &[], format!(r#"{{"k": "{hidden}", "{hidden}": 1, "n": 10000000000000001}}"#))).await;
+    let service = Service::start(move |_, _| {
+        reply("200 OK", &[], format!(r#"{{"k": "{hidden}", "{hidden}": 1, "n": 10000000000000001}}"#))
+    })
+    .await;
     let mut rig = rig(&service);
     assert_eq!(text(&get(&mut rig).await.unwrap()), r#"{"k":"[redacted]","[redacted]":1,"n":10000000000000001}"#);
 }
@@ -138,7 +164,9 @@ async fn an_untouched_document_is_not_rewritten() {
 
 #[tokio::test]
 async fn what_cannot_be_searched_is_not_shown() {
-    for (name, value) in [("content-encoding", "gzip"), ("content-encoding", "identity, br"), ("transfer-encoding", "gzip, chunked")] {
+    for (name, value) in
+        [("content-encoding", "gzip"), ("content-encoding", "identity, br"), ("transfer-encoding", "gzip, chunked")]
+    {
         let raw = format!("HTTP/1.1 200 OK\r\n{name}: {value}\r\nconnection: close\r\n\r\n0\r\n\r\n");
         let service = Service::start(move |_, _| Reply::Last(raw.clone().into_bytes())).await;
         let mut rig = rig(&service);
@@ -178,7 +206,8 @@ impl SecretBackend for FullDisk {
 
 #[tokio::test]
 async fn a_secret_that_cannot_be_kept_fails_the_call() {
-    let service = Service::start(|_, _| json(&serde_json::json!({ "connection_uris": [{ "connection_uri": URI }] }))).await;
+    let service =
+        Service::start(|_, _| json(&serde_json::json!({ "connection_uris": [{ "connection_uri": URI }] }))).await;
     let mut rig = rig(&service);
     let mut services = ServiceMap::vendors();
     services.set("neon", service.base());
@@ -186,5 +215,11 @@ async fn a_secret_that_cannot_be_kept_fails_the_call() {
     rig.cap = Http::new(&manifest(TABLES), &services, secrets).unwrap();
     let e = send(&mut rig, request(Method::Post, "/projects")).await.unwrap_err();
     assert_eq!((e.code.as_str(), e.sent), ("secret-not-kept", true));
-    assert!(e.message.contains("DATABASE_URL_DIRECT") && e.message.contains("no space left") && !e.message.contains("Canary"), "{}", e.message);
+    assert!(
+        e.message.contains("DATABASE_URL_DIRECT")
+            && e.message.contains("no space left")
+            && !e.message.contains("Canary"),
+        "{}",
+        e.message
+    );
 }
