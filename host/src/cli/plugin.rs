@@ -15,42 +15,33 @@ use crate::plugins::{AddError, ConsentNeeded, Registry, asks, describe};
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 pub(super) async fn plugin(context: &Context, command: Plugin) -> Result<Done, CodedError> {
+    if let Plugin::Check { file } = &command {
+        return check(context, file);
+    }
     let project = find_project(context.common.project.as_deref(), matches!(command, Plugin::Add { .. }))?;
     let mut registry = Registry::open(project.path(), FIRST_PARTY)?;
     match command {
+        // Answered above.
+        Plugin::Check { .. } => {}
         Plugin::List => {
             let plugins: Vec<_> = registry
                 .names()
                 .iter()
-                .filter_map(|name| registry.get(name).ok())
-                .map(|p| {
-                    json!({
-                        "name": p.manifest.plugin.name,
+                .map(|name| match registry.get(name) {
+                    Ok(p) => json!({
+                        "name": name,
                         "version": p.manifest.plugin.version,
                         "world": p.manifest.plugin.world,
                         "summary": p.manifest.plugin.summary,
                         "sha256": p.sha256,
                         "capabilities": p.manifest.capabilities_hash(),
                         "source": p.lock.source,
-                    })
+                    }),
+                    // It does not run, and that is something to know about it.
+                    Err(e) => json!({ "name": name, "error": CodedError::from(e) }),
                 })
                 .collect();
             context.events.emit(&Event::Result { command: "plugin list".to_owned(), data: json!(plugins) });
-        }
-        Plugin::Check { file } => {
-            let found = read(&file).and_then(|bytes| Ok(describe(&bytes)?))?;
-            let about = &found.manifest.plugin;
-            let data = json!({
-                "name": about.name,
-                "version": about.version,
-                "world": about.world,
-                "summary": about.summary,
-                "sha256": found.sha256,
-                "capabilities": found.manifest.capabilities_hash(),
-                "asks": asks(&found.manifest),
-                "imports": found.imports,
-            });
-            context.events.emit(&Event::Result { command: "plugin check".to_owned(), data });
         }
         Plugin::Add { file, grant } => match registry.add(&file, grant.as_deref()) {
             Ok(added) => context.events.emit(&Event::Result {
@@ -70,6 +61,24 @@ pub(super) async fn plugin(context: &Context, command: Plugin) -> Result<Done, C
             context.events.emit(&Event::Result { command: "plugin remove".to_owned(), data: json!({ "name": name }) });
         }
     }
+    Ok(Done::Ok)
+}
+
+/// What a component asks for; needs no hub.
+fn check(context: &Context, file: &Path) -> Result<Done, CodedError> {
+    let found = read(file).and_then(|bytes| Ok(describe(&bytes)?))?;
+    let about = &found.manifest.plugin;
+    let data = json!({
+        "name": about.name,
+        "version": about.version,
+        "world": about.world,
+        "summary": about.summary,
+        "sha256": found.sha256,
+        "capabilities": found.manifest.capabilities_hash(),
+        "asks": asks(&found.manifest),
+        "imports": found.imports,
+    });
+    context.events.emit(&Event::Result { command: "plugin check".to_owned(), data });
     Ok(Done::Ok)
 }
 
