@@ -179,9 +179,21 @@ fn statements(source: &str) -> Vec<String> {
 #[test]
 fn the_first_party_plugins_statements_pass() {
     for (manifest, source, least) in [
-        (include_str!("../../../../../plugins/watchdog/plugin.toml"), include_str!("../../../../../plugins/watchdog/src/posts.rs"), 5),
-        (include_str!("../../../../../plugins/validate/plugin.toml"), include_str!("../../../../../plugins/validate/src/database.rs"), 1),
-        (include_str!("../../../../../examples/publish-post/plugin.toml"), include_str!("../../../../../examples/publish-post/src/lib.rs"), 4),
+        (
+            include_str!("../../../../../plugins/watchdog/plugin.toml"),
+            include_str!("../../../../../plugins/watchdog/src/posts.rs"),
+            5,
+        ),
+        (
+            include_str!("../../../../../plugins/validate/plugin.toml"),
+            include_str!("../../../../../plugins/validate/src/database.rs"),
+            1,
+        ),
+        (
+            include_str!("../../../../../examples/publish-post/plugin.toml"),
+            include_str!("../../../../../examples/publish-post/src/lib.rs"),
+            4,
+        ),
     ] {
         let policy = Policy::new(&Manifest::parse(manifest.as_bytes()).unwrap().db);
         let found = statements(source);

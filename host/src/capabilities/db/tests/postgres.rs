@@ -147,14 +147,20 @@ async fn values_statements_and_refusals() {
         let sql = format!("INSERT INTO kinds ({column}) VALUES ($1) RETURNING {column}");
         if column == "v" && shown(&given) == shown(&uuid()) {
             let e = query(&mut rig, &sql, vec![given]).await.unwrap_err();
-            assert_eq!((e.code.as_str(), e.sqlstate.as_deref()), ("database", Some("22001")), "a UUID is longer than 20");
+            assert_eq!(
+                (e.code.as_str(), e.sqlstate.as_deref()),
+                ("database", Some("22001")),
+                "a UUID is longer than 20"
+            );
             continue;
         }
         assert_eq!(shown(&one(&mut rig, &sql, vec![given]).await), shown(&got), "{column}");
     }
     assert_eq!(shown(&one(&mut rig, "SELECT 12.340::numeric", vec![]).await), shown(&text("12.340")));
     assert_eq!(shown(&one(&mut rig, "SELECT $1::text::numeric", vec![text("1e3")]).await), shown(&text("1000")));
-    let found = one(&mut rig, "SELECT count(*) FROM kinds WHERE id = ANY($1)", vec![json(&format!("[\"{ANN}\", \"{BOB}\"]"))]).await;
+    let found =
+        one(&mut rig, "SELECT count(*) FROM kinds WHERE id = ANY($1)", vec![json(&format!("[\"{ANN}\", \"{BOB}\"]"))])
+            .await;
     assert_eq!(shown(&found), shown(&Value::Int64(2)));
     // The form in which the plugins add seconds.
     let moved = one(&mut rig, "SELECT now() + $1 * interval '1 second' > now()", vec![Value::Int64(5)]).await;
@@ -185,8 +191,22 @@ async fn values_statements_and_refusals() {
     // A constraint that waits for the commit fails the statement all the same, and nothing stays behind.
     let e = execute(&mut rig, "INSERT INTO notes (id, later) VALUES (1, 7), (2, 7)", vec![]).await.unwrap_err();
     assert_eq!(e.sqlstate.as_deref(), Some("23505"));
-    assert_eq!(execute(&mut rig, "INSERT INTO notes (id, said) SELECT i, 'n' FROM unnest($1::int[]) AS i", vec![json("[1,2,3]")]).await.unwrap(), 3);
-    assert_eq!(execute(&mut rig, "UPDATE notes SET said = $1 WHERE id > $2", vec![text("top-secret-value"), Value::Int64(1)]).await.unwrap(), 2);
+    assert_eq!(
+        execute(
+            &mut rig,
+            "INSERT INTO notes (id, said) SELECT i, 'n' FROM unnest($1::int[]) AS i",
+            vec![json("[1,2,3]")]
+        )
+        .await
+        .unwrap(),
+        3
+    );
+    assert_eq!(
+        execute(&mut rig, "UPDATE notes SET said = $1 WHERE id > $2", vec![text("top-secret-value"), Value::Int64(1)])
+            .await
+            .unwrap(),
+        2
+    );
 
     // Live secrets do not come back, neither in rows nor in messages.
     rig.secret("KEY", "top-secret-value");
@@ -217,7 +237,10 @@ async fn transactions_users_and_cursors() {
     // Dropped: rolled back.
     let tx = begin(&mut rig, None).await.unwrap();
     assert!(rig.call.transaction_open);
-    let inserted = HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(1)]).await.unwrap();
+    let inserted =
+        HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(1)])
+            .await
+            .unwrap();
     assert_eq!(inserted.unwrap(), 1);
     // Meanwhile others, over another connection, do not see it.
     assert_eq!(count(&mut rig).await, "Value::Int64(0)");
@@ -227,18 +250,33 @@ async fn transactions_users_and_cursors() {
 
     // Committed: stays.
     let tx = begin(&mut rig, None).await.unwrap();
-    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(1)]).await.unwrap().unwrap();
+    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(1)])
+        .await
+        .unwrap()
+        .unwrap();
     rig.view().commit(tx).await.unwrap().unwrap();
     assert_eq!(count(&mut rig).await, "Value::Int64(1)");
 
     // A commit after a failure says that it was none. What the policy refuses fails nothing.
     let tx = begin(&mut rig, None).await.unwrap();
-    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(2)]).await.unwrap().unwrap();
-    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), "COMMIT".into(), vec![]).await.unwrap().unwrap_err();
+    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(2)])
+        .await
+        .unwrap()
+        .unwrap();
+    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), "COMMIT".into(), vec![])
+        .await
+        .unwrap()
+        .unwrap_err();
     rig.view().commit(tx).await.unwrap().unwrap();
     let tx = begin(&mut rig, None).await.unwrap();
-    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(3)]).await.unwrap().unwrap();
-    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(3)]).await.unwrap().unwrap_err();
+    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(3)])
+        .await
+        .unwrap()
+        .unwrap();
+    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(3)])
+        .await
+        .unwrap()
+        .unwrap_err();
     let e = rig.view().commit(tx).await.unwrap().unwrap_err();
     assert_eq!(e.sqlstate.as_deref(), Some("25P02"));
     assert_eq!(count(&mut rig).await, "Value::Int64(2)");
@@ -246,7 +284,15 @@ async fn transactions_users_and_cursors() {
     // As a user: that user's rows, until the transaction ends.
     for (user, words) in [(Some(ANN), vec!["of ann"]), (Some(BOB), vec!["of bob"]), (None, vec![])] {
         let tx = begin(&mut rig, user).await.unwrap();
-        let rows = HostTransaction::query(&mut rig.view(), Resource::new_borrow(tx.rep()), "SELECT said FROM owned".into(), vec![]).await.unwrap().unwrap();
+        let rows = HostTransaction::query(
+            &mut rig.view(),
+            Resource::new_borrow(tx.rep()),
+            "SELECT said FROM owned".into(),
+            vec![],
+        )
+        .await
+        .unwrap()
+        .unwrap();
         let said: Vec<_> = rows.rows.iter().map(|r| shown(&r[0])).collect();
         assert_eq!(said, words.iter().map(|w| shown(&text(w))).collect::<Vec<_>>());
         HostTransaction::drop(&mut rig.view(), tx).await.unwrap();
@@ -256,7 +302,12 @@ async fn transactions_users_and_cursors() {
 
     // A cursor hands its rows over in pieces, then none.
     let numbers = Value::Json(serde_json::to_string(&(0..25).collect::<Vec<i32>>()).unwrap());
-    let cursor = rig.view().open_cursor("SELECT i, $2::text AS t FROM unnest($1::int[]) AS i".into(), vec![numbers, text("x")]).await.unwrap().unwrap();
+    let cursor = rig
+        .view()
+        .open_cursor("SELECT i, $2::text AS t FROM unnest($1::int[]) AS i".into(), vec![numbers, text("x")])
+        .await
+        .unwrap()
+        .unwrap();
     let mut sizes = Vec::new();
     loop {
         let rows = rig.view().next(Resource::new_borrow(cursor.rep()), 10).await.unwrap().unwrap();
