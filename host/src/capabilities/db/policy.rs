@@ -8,128 +8,20 @@ use sqlparser::ast::{
     Statement, TableFactor, TableObject, UnaryOperator, Value, ValueWithSpan, Visit as _, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::fault::Fault;
+use super::functions::FUNCTIONS;
 use crate::plugins::manifest::DbGrant;
 
 /// Bytes of one statement. The longest of a first-party plugin has 700.
 const MAX_STATEMENT_BYTES: usize = 64 << 10;
 /// How deep a statement may nest: the walk over it must fit the stack.
 const MAX_DEPTH: usize = 50;
-
-/// Functions that only compute.
-const FUNCTIONS: &[&str] = &[
-    "abs",
-    "age",
-    "array_agg",
-    "array_append",
-    "array_length",
-    "array_position",
-    "array_remove",
-    "array_to_string",
-    "avg",
-    "bool_and",
-    "bool_or",
-    "btrim",
-    "cardinality",
-    "ceil",
-    "ceiling",
-    "char_length",
-    "clock_timestamp",
-    "coalesce",
-    "concat",
-    "concat_ws",
-    "count",
-    "cume_dist",
-    "current_date",
-    "current_timestamp",
-    "date_bin",
-    "date_part",
-    "date_trunc",
-    "decode",
-    "dense_rank",
-    "encode",
-    "every",
-    "exp",
-    "extract",
-    "first_value",
-    "floor",
-    "gen_random_uuid",
-    "greatest",
-    "initcap",
-    "json_agg",
-    "json_build_array",
-    "json_build_object",
-    "json_object_agg",
-    "jsonb_agg",
-    "jsonb_array_elements",
-    "jsonb_array_elements_text",
-    "jsonb_array_length",
-    "jsonb_build_array",
-    "jsonb_build_object",
-    "jsonb_object_agg",
-    "jsonb_set",
-    "jsonb_strip_nulls",
-    "jsonb_typeof",
-    "lag",
-    "last_value",
-    "lead",
-    "least",
-    "left",
-    "length",
-    "ln",
-    "localtimestamp",
-    "lower",
-    "ltrim",
-    "make_date",
-    "make_interval",
-    "make_timestamptz",
-    "max",
-    "md5",
-    "min",
-    "mod",
-    "now",
-    "nth_value",
-    "ntile",
-    "nullif",
-    "octet_length",
-    "percent_rank",
-    "position",
-    "power",
-    "random",
-    "rank",
-    "regexp_replace",
-    "replace",
-    "reverse",
-    "right",
-    "round",
-    "row_number",
-    "row_to_json",
-    "rtrim",
-    "sha256",
-    "sign",
-    "split_part",
-    "sqrt",
-    "starts_with",
-    "statement_timestamp",
-    "string_agg",
-    "string_to_array",
-    "strpos",
-    "substr",
-    "substring",
-    "sum",
-    "to_char",
-    "to_date",
-    "to_json",
-    "to_jsonb",
-    "to_timestamp",
-    "transaction_timestamp",
-    "trim",
-    "trunc",
-    "unnest",
-    "upper",
-];
+/// Words and operators of one statement, of which each may make it one deeper without brackets: `1 + 1 + 1`. Values,
+/// parameters and commas are not counted. The longest first-party statement has about 90.
+const MAX_WORDS: usize = 500;
 
 #[derive(Clone, Copy, Default)]
 struct Table {
@@ -198,15 +90,33 @@ fn qualified(name: &str) -> String {
 }
 
 fn parse(sql: &str) -> Result<Statement, Fault> {
-    let statements = Parser::new(&PostgreSqlDialect {})
-        .with_recursion_limit(MAX_DEPTH)
-        .try_with_sql(sql)
-        .and_then(|mut p| p.parse_statements());
-    let mut statements = statements.map_err(|e| Fault::Denied(format!("the statement cannot be read: {e}")))?;
+    let unreadable = |e: ParserError| Fault::Denied(format!("the statement cannot be read: {e}"));
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| unreadable(e.into()))?;
+    if tokens.iter().filter(|t| deepens(&t.token)).count() > MAX_WORDS {
+        let said = format!("a statement has at most {MAX_WORDS} words and operators: give lists as one array parameter");
+        return Err(Fault::Denied(said));
+    }
+    let mut parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens);
+    let mut statements = parser.parse_statements().map_err(unreadable)?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         _ => Err(Fault::Denied("one statement at a time: for several, use a transaction".to_owned())),
     }
+}
+
+/// Brackets are counted as the parser goes, with [`MAX_DEPTH`].
+fn deepens(token: &Token) -> bool {
+    !matches!(
+        token,
+        Token::Whitespace(_)
+            | Token::Comma
+            | Token::LParen
+            | Token::RParen
+            | Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::Placeholder(_)
+    )
 }
 
 /// As Postgres folds it.
