@@ -94,7 +94,8 @@ fn parse(sql: &str) -> Result<Statement, Fault> {
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| unreadable(e.into()))?;
     if tokens.iter().filter(|t| deepens(&t.token)).count() > MAX_WORDS {
-        let said = format!("a statement has at most {MAX_WORDS} words and operators: give lists as one array parameter");
+        let said =
+            format!("a statement has at most {MAX_WORDS} words and operators: give lists as one array parameter");
         return Err(Fault::Denied(said));
     }
     let mut parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens);
