@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FromTable, Function, Ident, ObjectName, Query, Select, SetExpr,
-    Statement, TableFactor, TableObject, UnaryOperator, Value, ValueWithSpan, Visit as _, Visitor,
+    BinaryOperator, DataType, Expr, FromTable, Function, Ident, ObjectName, Query, Select, SetExpr, Statement,
+    TableFactor, TableObject, UnaryOperator, Value, ValueWithSpan, Visit as _, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::allowed::{FUNCTIONS, plain};
 use super::fault::Fault;
-use super::functions::FUNCTIONS;
 use crate::plugins::manifest::DbGrant;
 
 /// Bytes of one statement. The longest of a first-party plugin has 700.
 const MAX_STATEMENT_BYTES: usize = 64 << 10;
 /// How deep a statement may nest: the walk over it must fit the stack.
 const MAX_DEPTH: usize = 50;
-/// Words and operators of one statement, of which each may make it one deeper without brackets: `1 + 1 + 1`. Values,
-/// parameters and commas are not counted. The longest first-party statement has about 90.
+/// Words and operators of one statement, of which each may make it one deeper without brackets: `1 + 1 + 1`. Values, parameters and
+/// commas are not counted. The longest first-party statement has about 90.
 const MAX_WORDS: usize = 500;
 
 #[derive(Clone, Copy, Default)]
@@ -94,12 +94,13 @@ fn parse(sql: &str) -> Result<Statement, Fault> {
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| unreadable(e.into()))?;
     if tokens.iter().filter(|t| deepens(&t.token)).count() > MAX_WORDS {
-        let said =
-            format!("a statement has at most {MAX_WORDS} words and operators: give lists as one array parameter");
-        return Err(Fault::Denied(said));
+        return Err(Fault::Denied(format!(
+            "a statement has at most {MAX_WORDS} words and operators: give lists as one array parameter"
+        )));
     }
-    let mut parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens);
-    let mut statements = parser.parse_statements().map_err(unreadable)?;
+    let parsed =
+        Parser::new(&dialect).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens).parse_statements();
+    let mut statements = parsed.map_err(unreadable)?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         _ => Err(Fault::Denied("one statement at a time: for several, use a transaction".to_owned())),
@@ -175,7 +176,9 @@ impl Walk<'_> {
     }
 
     fn call(&self, name: &ObjectName) -> Flow {
-        let Some((schema, function)) = parts(name) else { return refuse(format!("{name} is no name of a function")) };
+        let Some((schema, function)) = parts(name) else {
+            return refuse(format!("{name} is no name of a function"));
+        };
         let is_builtin = schema.is_none() && FUNCTIONS.contains(&function.as_str());
         let full = format!("{}.{function}", schema.as_deref().unwrap_or("public"));
         if is_builtin || self.policy.functions.contains(&full) {
@@ -320,8 +323,8 @@ impl Visitor for Walk<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> Flow {
         match expr {
             Expr::Function(Function { name, uses_odbc_syntax: false, .. }) => self.call(name),
-            Expr::Cast { data_type, .. } => plain(data_type),
-            Expr::TypedString(typed) => plain(&typed.data_type),
+            Expr::Cast { data_type, .. } => cast(data_type),
+            Expr::TypedString(typed) => cast(&typed.data_type),
             Expr::BinaryOp { op, .. } | Expr::AnyOp { compare_op: op, .. } | Expr::AllOp { compare_op: op, .. } => {
                 match op {
                     BinaryOperator::Custom(_) | BinaryOperator::PGCustomBinaryOperator(_) => {
@@ -394,39 +397,9 @@ impl Visitor for Walk<'_> {
     }
 }
 
-/// Types without a lookup in the catalogs behind them.
-fn plain(ty: &DataType) -> Flow {
-    match ty {
-        DataType::Text
-        | DataType::Varchar(_)
-        | DataType::CharacterVarying(_)
-        | DataType::Uuid
-        | DataType::Numeric(_)
-        | DataType::Decimal(_)
-        | DataType::SmallInt(_)
-        | DataType::Int2(_)
-        | DataType::Int(_)
-        | DataType::Int4(_)
-        | DataType::Integer(_)
-        | DataType::BigInt(_)
-        | DataType::Int8(_)
-        | DataType::Real
-        | DataType::Float4
-        | DataType::Float8
-        | DataType::Float(_)
-        | DataType::DoublePrecision
-        | DataType::Bool
-        | DataType::Boolean
-        | DataType::Date
-        | DataType::Timestamp(..)
-        | DataType::Time(..)
-        | DataType::Interval { .. }
-        | DataType::JSON
-        | DataType::JSONB
-        | DataType::Bytea => GO,
-        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => plain(element),
-        other => refuse(format!(
-            "a cast to {other} is not for plugins: cast to text, numbers, boolean, times, uuid, json or bytea"
-        )),
+fn cast(ty: &DataType) -> Flow {
+    if plain(ty) {
+        return GO;
     }
+    refuse(format!("a cast to {ty} is not for plugins: cast to text, numbers, boolean, times, uuid, json or bytea"))
 }

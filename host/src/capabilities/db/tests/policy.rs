@@ -1,3 +1,4 @@
+use super::statements;
 use crate::capabilities::db::fault::Fault;
 use crate::capabilities::db::policy::Policy;
 use crate::capabilities::testing::manifest;
@@ -184,15 +185,17 @@ fn the_deepest_that_is_admitted_fits_a_small_stack() {
                 admitted += usize::from(check(&format!("SELECT 1{}", link.repeat(n))).is_ok());
             }
         }
+        for depth in [10, 15, 20, 40] {
+            let brackets = format!("SELECT {}1{}", "(".repeat(depth), ")".repeat(depth));
+            let queries = format!("SELECT {}1{}", "(SELECT ".repeat(depth), ")".repeat(depth));
+            let tables = format!("{}SELECT 1{}", "SELECT 1 FROM (".repeat(depth), ") AS a".repeat(depth));
+            for sql in [brackets, queries, tables] {
+                admitted += usize::from(check(&sql).is_ok());
+            }
+        }
         admitted
     });
-    assert!(walked.unwrap().join().unwrap() >= 8);
-}
-
-/// What stands in double quotes and begins like a statement.
-fn statements(source: &str) -> Vec<String> {
-    let begins = |s: &&str| ["SELECT ", "WITH ", "UPDATE ", "INSERT ", "DELETE "].iter().any(|w| s.starts_with(w));
-    source.split('"').filter(begins).map(str::to_owned).collect()
+    assert!(walked.unwrap().join().unwrap() >= 14);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What statements may call without a grant.
+//! The functions and types that statements may name.
+use sqlparser::ast::{ArrayElemTypeDef, DataType};
 
 /// Functions that only compute.
 pub(super) const FUNCTIONS: &[&str] = &[
@@ -112,3 +113,38 @@ pub(super) const FUNCTIONS: &[&str] = &[
     "unnest",
     "upper",
 ];
+
+/// Types without a lookup in the catalogs behind them.
+pub(super) fn plain(ty: &DataType) -> bool {
+    match ty {
+        DataType::Text
+        | DataType::Varchar(_)
+        | DataType::CharacterVarying(_)
+        | DataType::Uuid
+        | DataType::Numeric(_)
+        | DataType::Decimal(_)
+        | DataType::SmallInt(_)
+        | DataType::Int2(_)
+        | DataType::Int(_)
+        | DataType::Int4(_)
+        | DataType::Integer(_)
+        | DataType::BigInt(_)
+        | DataType::Int8(_)
+        | DataType::Real
+        | DataType::Float4
+        | DataType::Float8
+        | DataType::Float(_)
+        | DataType::DoublePrecision
+        | DataType::Bool
+        | DataType::Boolean
+        | DataType::Date
+        | DataType::Timestamp(..)
+        | DataType::Time(..)
+        | DataType::Interval { .. }
+        | DataType::JSON
+        | DataType::JSONB
+        | DataType::Bytea => true,
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => plain(element),
+        _ => false,
+    }
+}
