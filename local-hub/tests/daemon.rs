@@ -308,8 +308,7 @@ async fn pages_of_a_browser_are_refused_and_no_secret_is_logged() {
         let port = url.port().unwrap();
         let rebound = ask(port, &format!("GET / HTTP/1.1\r\nHost: evil.example:{port}\r\nConnection: close\r\n\r\n"));
         assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
-        let health =
-            ask(port, &format!("GET /__psn/health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
+        let health = ask(port, "GET /__psn/health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
         assert!(health.starts_with("HTTP/1.1 421"), "{health}");
         let page = get(port, "/api/v2/whoami", "Origin: http://localhost:3000\r\n");
         assert!(page.starts_with("HTTP/1.1 403"), "{page}");
