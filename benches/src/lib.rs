@@ -1,1 +1,2 @@
-//! placeholder
+//! Only benchmarks live here: `just bench`.
+#![forbid(unsafe_code)]

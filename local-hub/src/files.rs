@@ -101,13 +101,7 @@ impl FileLock {
     /// `None` when another process, or another part of this one, holds it.
     pub(crate) fn try_acquire(path: &Path) -> io::Result<Option<FileLock>> {
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),

@@ -17,5 +17,6 @@ pub mod neon;
 pub mod pg;
 pub mod runner;
 pub mod tokens;
+pub mod trigger;
 
 pub use runner::{RunOutcome, TaskRun, TaskRunner};

@@ -4,6 +4,40 @@ use std::path::{Path, PathBuf};
 
 use crate::pg::PgError;
 
+/// Every code that [`HubError::code`] can give.
+pub const CODES: &[&str] = &[
+    "local.already-running",
+    "local.busy",
+    "local.certificate",
+    "local.cluster-name",
+    "local.daemon-died",
+    "local.daemon-spawn",
+    "local.daemon-stuck",
+    "local.daemon-timeout",
+    "local.damaged",
+    "local.database",
+    "local.database-password",
+    "local.folder-not-enterable",
+    "local.io",
+    "local.no-account",
+    "local.no-cluster",
+    "local.no-free-port",
+    "local.not-a-cluster",
+    "local.not-a-home",
+    "local.not-owner",
+    "local.not-running",
+    "local.path-unusable",
+    "local.port-taken",
+    "local.postgres-init",
+    "local.postgres-missing",
+    "local.postgres-start",
+    "local.postgres-start-timeout",
+    "local.postgres-stop-timeout",
+    "local.postgres-unusable",
+    "local.postgres-wrong-major",
+    "local.socket-folder",
+];
+
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum HubError {
@@ -25,11 +59,7 @@ pub enum HubError {
     Spawn { program: PathBuf, source: io::Error },
     /// The daemon said why it ended, before it was ready.
     #[error("{message}")]
-    Daemon {
-        code: &'static str,
-        message: String,
-        fix: Vec<String>,
-    },
+    Daemon { code: &'static str, message: String, fix: Vec<String> },
     #[error("the local hub ended while starting ({status}); its log says: {log}")]
     DaemonDied { status: String, log: String },
     #[error("the local hub was not ready after {seconds} s; its log says: {log}")]
@@ -38,21 +68,15 @@ pub enum HubError {
     DaemonStuck { pid: u32 },
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("another psn has been starting or stopping the local hub for more than {seconds} s")]
+    Busy { seconds: u64 },
     #[error("{doing} {}: {source}", path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl HubError {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubError {
-        move |source| HubError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| HubError::Io { doing, path: path.to_owned(), source }
     }
 
     /// Stable; documented in docs/errors.md.
@@ -71,6 +95,7 @@ impl HubError {
             HubError::DaemonTimeout { .. } => "local.daemon-timeout",
             HubError::DaemonStuck { .. } => "local.daemon-stuck",
             HubError::Damaged { .. } => "local.damaged",
+            HubError::Busy { .. } => "local.busy",
             HubError::Io { .. } => "local.io",
         }
     }
@@ -86,10 +111,8 @@ impl HubError {
             HubError::Postgres(e) => e.fix(),
             HubError::Daemon { fix, .. } => fix.clone(),
             HubError::Database(_) => s(&["psn local logs", "psn local down", "psn local up"]),
-            HubError::SecretMismatch { .. } | HubError::Damaged { .. } => {
-                s(&["psn local down", "psn local reset"])
-            }
-            HubError::AlreadyRunning { .. } => s(&["psn local status", "psn local down"]),
+            HubError::SecretMismatch { .. } | HubError::Damaged { .. } => s(&["psn local down", "psn local reset"]),
+            HubError::AlreadyRunning { .. } | HubError::Busy { .. } => s(&["psn local status", "psn local down"]),
             HubError::NotRunning => s(&["psn local up"]),
             HubError::NotAHome { .. } => s(&["PSN_HOME=/path/to/another/folder psn local up"]),
             HubError::NotOwner { path, owner, .. } => vec![
@@ -99,8 +122,30 @@ impl HubError {
             HubError::Spawn { .. } | HubError::DaemonDied { .. } | HubError::DaemonTimeout { .. } => {
                 s(&["psn local logs", "psn local up"])
             }
-            HubError::DaemonStuck { pid } => vec![format!("kill -9 {pid}"), "psn local down".into()],
+            HubError::DaemonStuck { pid } => {
+                vec![format!("kill -9 {pid}"), "psn local down".into()]
+            }
             HubError::Io { .. } => s(&["df -h", "PSN_HOME=/path/to/another/folder psn local up"]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_list_of_codes_is_complete_and_sorted() {
+        let sources = [include_str!("error.rs"), include_str!("../pg/error.rs")];
+        // The arms that give a code.
+        let given: BTreeSet<&str> = sources
+            .iter()
+            .flat_map(|source| source.split("=> \"local.").skip(1))
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        let listed: Vec<&str> = CODES.iter().map(|c| c.strip_prefix("local.").unwrap()).collect();
+        assert_eq!(listed, given.into_iter().collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,12 @@
 //! The daemon and what a person does with it: up, attach, down, status, reset, logs.
+mod control;
 mod error;
 mod home;
+mod http;
+mod records;
+mod report;
+mod serve;
+mod services;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,7 +19,7 @@ use url::Url;
 
 use crate::TaskRunner;
 use crate::pg::PgOptions;
-pub use error::HubError;
+pub use error::{CODES, HubError};
 pub use home::Home;
 
 /// Where the services of a running daemon are.
@@ -104,39 +110,39 @@ pub struct LogLine {
 
 /// Runs the daemon until SIGTERM, SIGINT or `opts.shutdown`.
 pub async fn serve(home: Home, runner: Arc<dyn TaskRunner>, opts: ServeOptions) -> Result<(), HubError> {
-    let _ = (home, runner, opts);
-    todo!()
+    serve::serve(home, runner, opts).await
 }
-/// Attaches to the running daemon, or starts one and waits until it is ready.
+
+/// Attaches to the running daemon, or starts one and waits until it is ready. Ten at once start one.
 pub async fn up(home: &Home, daemon: &DaemonCommand, opts: &UpOptions) -> Result<Endpoints, HubError> {
-    let _ = (home, daemon, opts);
-    todo!()
+    control::up(home, daemon, opts).await
 }
+
 /// The endpoints, when a daemon of this Home runs and answers.
 pub async fn attach(home: &Home) -> Result<Option<Endpoints>, HubError> {
-    let _ = home;
-    todo!()
+    control::attach(home).await
 }
+
 /// Stops the daemon and its Postgres servers; says whether anything ran.
 pub async fn down(home: &Home) -> Result<bool, HubError> {
-    let _ = home;
-    todo!()
+    control::down(home).await
 }
+
 pub async fn status(home: &Home) -> Status {
-    let _ = home;
-    todo!()
+    report::status(home).await
 }
-/// Stops everything and deletes the Home.
+
+/// Stops everything and deletes the Home. A folder that is no Home is left alone.
 pub async fn reset(home: &Home) -> Result<(), HubError> {
-    let _ = home;
-    todo!()
+    control::reset(home).await
 }
+
 /// The last `lines` lines of all logs, oldest first.
 pub fn logs(home: &Home, lines: usize) -> Result<Vec<LogLine>, HubError> {
-    let _ = (home, lines);
-    todo!()
+    report::logs(home, lines)
 }
+
+/// The keys of the local account; [`HubError::NotRunning`] before the first start made them.
 pub fn credentials(home: &Home) -> Result<Credentials, HubError> {
-    let _ = home;
-    todo!()
+    home.credentials()?.ok_or(HubError::NotRunning)
 }

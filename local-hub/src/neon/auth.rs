@@ -34,11 +34,7 @@ impl Caller {
     pub(crate) fn org(&self, requested: Option<&str>) -> Result<&str, ApiError> {
         match (self.kind, requested.filter(|org| !org.is_empty())) {
             (KeyKind::Personal, None) => Err(ApiError::bad_request(ORG_ID_REQUIRED)),
-            (KeyKind::Organization, None) => self
-                .orgs
-                .first()
-                .map(String::as_str)
-                .ok_or_else(ApiError::internal),
+            (KeyKind::Organization, None) => self.orgs.first().map(String::as_str).ok_or_else(ApiError::internal),
             (_, Some(org)) => self
                 .orgs
                 .iter()
@@ -57,11 +53,7 @@ impl Caller {
 }
 
 /// Lets a request through only with a known key. Handlers take the caller as `Arc<Caller>` through [`Authenticated`].
-pub(crate) async fn authenticate(
-    State(service): State<Service>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     let Some(key) = bearer(&request) else {
         return ApiError::unauthenticated().into_response();
     };
@@ -77,16 +69,8 @@ pub(crate) async fn authenticate(
 }
 
 fn bearer(request: &Request) -> Option<&str> {
-    let (scheme, key) = request
-        .headers()
-        .get(AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| key.trim())
-        .filter(|key| !key.is_empty())
+    let (scheme, key) = request.headers().get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim()).filter(|key| !key.is_empty())
 }
 
 pub(crate) struct Authenticated(pub(crate) Arc<Caller>);
@@ -95,12 +79,7 @@ impl<S: Sync> FromRequestParts<S> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts
-            .extensions
-            .get::<Arc<Caller>>()
-            .cloned()
-            .map(Self)
-            .ok_or_else(ApiError::unauthenticated)
+        parts.extensions.get::<Arc<Caller>>().cloned().map(Self).ok_or_else(ApiError::unauthenticated)
     }
 }
 
@@ -109,12 +88,7 @@ mod tests {
     use super::*;
 
     fn caller(kind: KeyKind, orgs: &[&str]) -> Caller {
-        Caller {
-            key_id: 1,
-            account_id: Uuid::nil(),
-            kind,
-            orgs: orgs.iter().map(|o| (*o).to_owned()).collect(),
-        }
+        Caller { key_id: 1, account_id: Uuid::nil(), kind, orgs: orgs.iter().map(|o| (*o).to_owned()).collect() }
     }
 
     #[test]
@@ -122,13 +96,7 @@ mod tests {
         let personal = caller(KeyKind::Personal, &["org-a", "org-b"]);
         assert_eq!(personal.org(Some("org-b")).unwrap(), "org-b");
         for missing in [None, Some("")] {
-            assert!(
-                personal
-                    .org(missing)
-                    .unwrap_err()
-                    .to_string()
-                    .contains(ORG_ID_REQUIRED)
-            );
+            assert!(personal.org(missing).unwrap_err().to_string().contains(ORG_ID_REQUIRED));
         }
         assert!(personal.org(Some("org-c")).is_err());
 
@@ -141,12 +109,8 @@ mod tests {
 
     #[test]
     fn only_a_bearer_key_counts() {
-        let request = |value: &str| {
-            Request::builder()
-                .header(AUTHORIZATION, value)
-                .body(axum::body::Body::empty())
-                .unwrap()
-        };
+        let request =
+            |value: &str| Request::builder().header(AUTHORIZATION, value).body(axum::body::Body::empty()).unwrap();
         assert_eq!(bearer(&request("Bearer napi_x")), Some("napi_x"));
         assert_eq!(bearer(&request("bearer napi_x")), Some("napi_x"));
         for bad in ["napi_x", "Basic napi_x", "Bearer ", "Bearer"] {

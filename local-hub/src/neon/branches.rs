@@ -88,11 +88,7 @@ pub(crate) async fn list(
 }
 
 /// The cursor is the id of the last branch of the page before.
-fn page(
-    mut rows: Vec<BranchRow>,
-    params: &ListParams,
-    limit: usize,
-) -> (Vec<BranchRow>, Option<String>) {
+fn page(mut rows: Vec<BranchRow>, params: &ListParams, limit: usize) -> (Vec<BranchRow>, Option<String>) {
     if let Some(search) = &params.search {
         let search = search.to_lowercase();
         rows.retain(|row| row.name.to_lowercase().contains(&search) || row.id.contains(&search));
@@ -102,10 +98,7 @@ fn page(
         SortOrder::Desc => params.sort_by.compare(b, a),
     });
     if let Some(cursor) = params.cursor.as_ref().filter(|cursor| !cursor.is_empty()) {
-        let seen = rows
-            .iter()
-            .position(|row| row.id == *cursor)
-            .map_or(rows.len(), |at| at + 1);
+        let seen = rows.iter().position(|row| row.id == *cursor).map_or(rows.len(), |at| at + 1);
         rows.drain(..seen);
     }
     let more = rows.len() > limit;
@@ -121,17 +114,8 @@ pub(crate) async fn get(
 ) -> Result<Json<BranchBody>, ApiError> {
     projects::get(&service.db, &caller.orgs, &project).await?;
     let row = projects::branch(&service.db, &project, &branch).await?;
-    let object = AnnotationObject {
-        r#type: "console/branch",
-        id: row.id.clone(),
-    };
-    Ok(Json(BranchBody {
-        branch: (&row).into(),
-        annotation: Annotation {
-            object,
-            value: BTreeMap::new(),
-        },
-    }))
+    let object = AnnotationObject { r#type: "console/branch", id: row.id.clone() };
+    Ok(Json(BranchBody { branch: (&row).into(), annotation: Annotation { object, value: BTreeMap::new() } }))
 }
 
 #[cfg(test)]
@@ -179,14 +163,8 @@ mod tests {
 
     #[test]
     fn a_part_of_the_name_finds_a_branch_in_any_case() {
-        let (found, next) = page(
-            rows(),
-            &params(serde_json::json!({"search": "pre", "sort_by": "name", "sort_order": "asc"})),
-            10,
-        );
-        assert_eq!(
-            (found.len(), found[0].name.as_str(), next),
-            (1, "Preview", None)
-        );
+        let (found, next) =
+            page(rows(), &params(serde_json::json!({"search": "pre", "sort_by": "name", "sort_order": "asc"})), 10);
+        assert_eq!((found.len(), found[0].name.as_str(), next), (1, "Preview", None));
     }
 }

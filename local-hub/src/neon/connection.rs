@@ -13,11 +13,7 @@ use super::store::objects;
 use super::store::projects::{self, EndpointRow};
 
 /// What RFC 3986 leaves unreserved stays readable.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[derive(Deserialize)]
 pub(crate) struct UriParams {
@@ -46,23 +42,13 @@ pub(crate) async fn uri(
         Some(endpoint) => projects::endpoint(&service.db, &project.id, endpoint).await?,
         None => projects::endpoint_of_branch(&service.db, &branch.id).await?,
     };
-    let role = objects::role(&service.db, &branch.id, &params.role_name)
-        .await?
-        .ok_or_else(|| ApiError::not_found("role"))?;
+    let role =
+        objects::role(&service.db, &branch.id, &params.role_name).await?.ok_or_else(|| ApiError::not_found("role"))?;
     objects::database(&service.db, &branch.id, &params.database_name)
         .await?
         .ok_or_else(|| ApiError::not_found("database"))?;
-    let password = objects::password(&service.db, role.id)
-        .await?
-        .ok_or_else(no_password)?;
-    Ok(Json(ConnectionUri {
-        uri: format_uri(
-            &role.name,
-            &password,
-            &host(&endpoint)?,
-            &params.database_name,
-        ),
-    }))
+    let password = objects::password(&service.db, role.id).await?.ok_or_else(no_password)?;
+    Ok(Json(ConnectionUri { uri: format_uri(&role.name, &password, &host(&endpoint)?, &params.database_name) }))
 }
 
 /// 412, as where a project stores no passwords.
@@ -72,9 +58,8 @@ pub(crate) fn no_password() -> ApiError {
 
 /// Host and port. Unknown while the project's cluster is being made.
 pub(crate) fn host(endpoint: &EndpointRow) -> Result<String, ApiError> {
-    let port = endpoint.port.ok_or_else(|| {
-        ApiError::unavailable("the project is being created; ask again in a second")
-    })?;
+    let port =
+        endpoint.port.ok_or_else(|| ApiError::unavailable("the project is being created; ask again in a second"))?;
     Ok(format!("{HOST}:{port}"))
 }
 
@@ -95,9 +80,7 @@ pub(crate) fn details(role: &str, password: &str, host: &str, database: &str) ->
 fn format_uri(role: &str, password: &str, host: &str, database: &str) -> String {
     let encode = |text| utf8_percent_encode(text, ENCODED);
     let (role, password, database) = (encode(role), encode(password), encode(database));
-    format!(
-        "postgresql://{role}:{password}@{host}/{database}?sslmode=require&channel_binding=require"
-    )
+    format!("postgresql://{role}:{password}@{host}/{database}?sslmode=require&channel_binding=require")
 }
 
 #[cfg(test)]
@@ -112,9 +95,6 @@ mod tests {
             "postgresql://a%20b%40c%2Fd:npg_x@127.0.0.1:5499/gr%C3%B6%C3%9Fe%3Fx%3D1?sslmode=require&channel_binding=require"
         );
         let parsed = url::Url::parse(&uri).unwrap();
-        assert_eq!(
-            (parsed.host_str(), parsed.port()),
-            (Some("127.0.0.1"), Some(5499))
-        );
+        assert_eq!((parsed.host_str(), parsed.port()), (Some("127.0.0.1"), Some(5499)));
     }
 }

@@ -32,9 +32,7 @@ pub(crate) async fn list(
     projects::get(&service.db, &caller.orgs, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
     let rows = objects::databases(&service.db, &branch.id).await?;
-    Ok(Json(Databases {
-        databases: rows.iter().map(Into::into).collect(),
-    }))
+    Ok(Json(Databases { databases: rows.iter().map(Into::into).collect() }))
 }
 
 pub(crate) async fn get(
@@ -44,12 +42,9 @@ pub(crate) async fn get(
 ) -> Result<Json<DatabaseBody>, ApiError> {
     projects::get(&service.db, &caller.orgs, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
-    let row = objects::database(&service.db, &branch.id, &database)
-        .await?
-        .ok_or_else(|| ApiError::not_found("database"))?;
-    Ok(Json(DatabaseBody {
-        database: (&row).into(),
-    }))
+    let row =
+        objects::database(&service.db, &branch.id, &database).await?.ok_or_else(|| ApiError::not_found("database"))?;
+    Ok(Json(DatabaseBody { database: (&row).into() }))
 }
 
 pub(crate) async fn create(
@@ -62,13 +57,9 @@ pub(crate) async fn create(
     let mut tx = service.db.begin().await?;
     let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
-    objects::role(&mut *tx, &branch.id, &wish.owner_name)
-        .await?
-        .ok_or_else(|| ApiError::not_found("role"))?;
+    objects::role(&mut *tx, &branch.id, &wish.owner_name).await?.ok_or_else(|| ApiError::not_found("role"))?;
     let already = || ApiError::conflict(format!("database \"{}\" already exists", wish.name));
-    let row = objects::insert_database(&mut tx, &branch.id, &wish.name, &wish.owner_name)
-        .await?
-        .ok_or_else(already)?;
+    let row = objects::insert_database(&mut tx, &branch.id, &wish.name, &wish.owner_name).await?.ok_or_else(already)?;
     // One made with SQL.
     if let Some(cluster) = service.clusters.info(&project.id)
         && provision::database_exists(&cluster, &wish.name).await?
@@ -80,13 +71,7 @@ pub(crate) async fn create(
     tx.commit().await?;
     worker::spawn(&service, &project.id, None);
     let operations = scheduled.iter().map(Into::into).collect();
-    Ok((
-        StatusCode::CREATED,
-        Json(DatabaseOperations {
-            database: (&row).into(),
-            operations,
-        }),
-    ))
+    Ok((StatusCode::CREATED, Json(DatabaseOperations { database: (&row).into(), operations })))
 }
 
 /// 204 when there is no such database, as Neon documents it.
@@ -107,9 +92,5 @@ pub(crate) async fn delete(
     tx.commit().await?;
     worker::spawn(&service, &project.id, None);
     let operations = scheduled.iter().map(Into::into).collect();
-    Ok(Json(DatabaseOperations {
-        database: (&row).into(),
-        operations,
-    })
-    .into_response())
+    Ok(Json(DatabaseOperations { database: (&row).into(), operations }).into_response())
 }

@@ -15,11 +15,7 @@ const IDLE: &str = "idle";
 
 /// What a change of roles or databases needs: the cluster has to run for it.
 pub(crate) fn apply_actions(endpoint: &EndpointRow) -> &'static [Action] {
-    if endpoint.state == ACTIVE {
-        &[Action::ApplyConfig]
-    } else {
-        &[Action::StartCompute, Action::ApplyConfig]
-    }
+    if endpoint.state == ACTIVE { &[Action::ApplyConfig] } else { &[Action::StartCompute, Action::ApplyConfig] }
 }
 
 pub(crate) async fn list(
@@ -44,10 +40,7 @@ pub(crate) async fn list_of_branch(
 }
 
 fn reply(rows: Vec<EndpointRow>) -> Result<Json<Endpoints>, ApiError> {
-    let endpoints = rows
-        .iter()
-        .map(|row| Ok(Endpoint::new(row, host(row)?)))
-        .collect::<Result<_, ApiError>>()?;
+    let endpoints = rows.iter().map(|row| Ok(Endpoint::new(row, host(row)?))).collect::<Result<_, ApiError>>()?;
     Ok(Json(Endpoints { endpoints }))
 }
 
@@ -58,9 +51,7 @@ pub(crate) async fn get(
 ) -> Result<Json<EndpointBody>, ApiError> {
     projects::get(&service.db, &caller.orgs, &project).await?;
     let row = projects::endpoint(&service.db, &project, &endpoint).await?;
-    Ok(Json(EndpointBody {
-        endpoint: Endpoint::new(&row, host(&row)?),
-    }))
+    Ok(Json(EndpointBody { endpoint: Endpoint::new(&row, host(&row)?) }))
 }
 
 pub(crate) async fn start(
@@ -68,14 +59,7 @@ pub(crate) async fn start(
     caller: Authenticated,
     path: Path<(String, String)>,
 ) -> Result<Json<EndpointOperations>, ApiError> {
-    change(service, caller, path, |state| {
-        if state == ACTIVE {
-            &[]
-        } else {
-            &[Action::StartCompute]
-        }
-    })
-    .await
+    change(service, caller, path, |state| if state == ACTIVE { &[] } else { &[Action::StartCompute] }).await
 }
 
 pub(crate) async fn suspend(
@@ -83,14 +67,7 @@ pub(crate) async fn suspend(
     caller: Authenticated,
     path: Path<(String, String)>,
 ) -> Result<Json<EndpointOperations>, ApiError> {
-    change(service, caller, path, |state| {
-        if state == IDLE {
-            &[]
-        } else {
-            &[Action::SuspendCompute]
-        }
-    })
-    .await
+    change(service, caller, path, |state| if state == IDLE { &[] } else { &[Action::SuspendCompute] }).await
 }
 
 pub(crate) async fn restart(
@@ -99,11 +76,7 @@ pub(crate) async fn restart(
     path: Path<(String, String)>,
 ) -> Result<Json<EndpointOperations>, ApiError> {
     change(service, caller, path, |state| {
-        if state == IDLE {
-            &[Action::StartCompute]
-        } else {
-            &[Action::SuspendCompute, Action::StartCompute]
-        }
+        if state == IDLE { &[Action::StartCompute] } else { &[Action::SuspendCompute, Action::StartCompute] }
     })
     .await
 }

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 /// Neon's own words; clients look for them.
 pub(crate) const UNAUTHENTICATED: &str = "supplied credentials do not pass authentication";
-pub(crate) const ORG_ID_REQUIRED: &str =
-    "org_id is required, you can find it on your organization settings page";
+pub(crate) const ORG_ID_REQUIRED: &str = "org_id is required, you can find it on your organization settings page";
 pub(crate) const NOT_FOR_ORG_KEYS: &str = "not allowed for organization API keys";
 pub(crate) const LOCKED: &str =
     "project already has running conflicting operations, scheduling of new ones is prohibited";
@@ -30,10 +29,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
+        Self { status, message: message.into() }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -54,17 +50,13 @@ impl ApiError {
     }
 
     pub(crate) fn no_such_route(method: &axum::http::Method, path: &str) -> Self {
-        let message = format!(
-            "the local hub has no route {method} {path}; it serves the part of Neon's API v2 that docs name"
-        );
+        let message =
+            format!("the local hub has no route {method} {path}; it serves the part of Neon's API v2 that docs name");
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "the local hub serves this path, but not with this method",
-        )
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "the local hub serves this path, but not with this method")
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
@@ -90,10 +82,7 @@ impl ApiError {
     }
 
     pub(crate) fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the local hub failed to answer; `psn local logs` shows why",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the local hub failed to answer; `psn local logs` shows why")
     }
 }
 
@@ -127,32 +116,20 @@ pub(crate) async fn envelope(request: Request, next: Next) -> Response {
         .headers()
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
-        .filter(|id| {
-            !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(|b| b.is_ascii_graphic())
-        })
+        .filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(|b| b.is_ascii_graphic()))
         .map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
     let mut response = next.run(request).await;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         // Neon sends an empty `code` for all of these.
-        let body = GeneralError {
-            request_id: &id,
-            code: "",
-            message: &error.message,
-        };
+        let body = GeneralError { request_id: &id, code: "", message: &error.message };
         response = (error.status, axum::Json(body)).into_response();
     }
     let status = response.status();
-    let is_json = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let is_json =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     if (status.is_client_error() || status.is_server_error()) && !is_json {
         // What the HTTP library refused by itself: a path that is no UTF-8, a body that is too large.
-        let body = GeneralError {
-            request_id: &id,
-            code: "",
-            message: status.canonical_reason().unwrap_or("refused"),
-        };
+        let body = GeneralError { request_id: &id, code: "", message: status.canonical_reason().unwrap_or("refused") };
         response = (status, axum::Json(body)).into_response();
     }
     if let Ok(value) = HeaderValue::from_str(&id) {

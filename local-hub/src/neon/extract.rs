@@ -14,9 +14,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(|error| ApiError::bad_request(error.body_text()))?;
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
@@ -29,12 +28,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(params) =
-            Query::from_request_parts(parts, state)
-                .await
-                .map_err(|error: QueryRejection| {
-                    ApiError::bad_request(format!("invalid query: {}", error.body_text()))
-                })?;
+        let Query(params) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|error: QueryRejection| ApiError::bad_request(format!("invalid query: {}", error.body_text())))?;
         Ok(Self(params))
     }
 }
@@ -44,9 +40,7 @@ pub(crate) fn limit(requested: Option<i64>, default: i64, max: i64) -> Result<i6
     match requested {
         None => Ok(default),
         Some(limit) if (1..=max).contains(&limit) => Ok(limit),
-        Some(limit) => Err(ApiError::bad_request(format!(
-            "limit must be between 1 and {max}, not {limit}"
-        ))),
+        Some(limit) => Err(ApiError::bad_request(format!("limit must be between 1 and {max}, not {limit}"))),
     }
 }
 
@@ -56,9 +50,7 @@ pub(crate) fn cursor(requested: Option<&str>) -> Result<Option<i64>, ApiError> {
         .filter(|cursor| !cursor.is_empty())
         .map(|cursor| {
             cursor.parse().map_err(|_| {
-                ApiError::bad_request(
-                    "cursor is not one that this API returned; leave it out to start over",
-                )
+                ApiError::bad_request("cursor is not one that this API returned; leave it out to start over")
             })
         })
         .transpose()

@@ -159,10 +159,7 @@ pub(crate) fn endpoint() -> String {
 
 pub(crate) fn organization() -> String {
     let [a, b, c, d] = random();
-    format!(
-        "org-local-{:08}",
-        10_000_000 + u32::from_be_bytes([a, b, c, d]) % 90_000_000
-    )
+    format!("org-local-{:08}", 10_000_000 + u32::from_be_bytes([a, b, c, d]) % 90_000_000)
 }
 
 pub(crate) fn password() -> String {
@@ -171,11 +168,7 @@ pub(crate) fn password() -> String {
 
 fn words() -> String {
     let [a, n] = random();
-    format!(
-        "{}-{}",
-        ADJECTIVES[usize::from(a % 64)],
-        NOUNS[usize::from(n % 64)]
-    )
+    format!("{}-{}", ADJECTIVES[usize::from(a % 64)], NOUNS[usize::from(n % 64)])
 }
 
 /// Starts with a letter, as Neon's do.
@@ -183,11 +176,7 @@ fn tail() -> String {
     let mut out = String::with_capacity(ID_TAIL);
     out.push('a');
     let bytes: [u8; ID_TAIL - 1] = random();
-    out.extend(
-        bytes
-            .iter()
-            .map(|b| ID_ALPHABET[usize::from(*b) % ID_ALPHABET.len()] as char),
-    );
+    out.extend(bytes.iter().map(|b| ID_ALPHABET[usize::from(*b) % ID_ALPHABET.len()] as char));
     out
 }
 
@@ -207,21 +196,12 @@ mod tests {
             let id = project();
             let parts: Vec<_> = id.split('-').collect();
             assert_eq!(parts.len(), 3, "{id}");
-            assert!(
-                parts[2].len() == 8 && parts[2].bytes().all(|b| b.is_ascii_digit()),
-                "{id}"
-            );
+            assert!(parts[2].len() == 8 && parts[2].bytes().all(|b| b.is_ascii_digit()), "{id}");
             for (id, prefix) in [(branch(), "br"), (endpoint(), "ep")] {
                 let parts: Vec<_> = id.split('-').collect();
+                assert!(parts.len() == 4 && parts[0] == prefix && parts[3].len() == 8, "{id}");
                 assert!(
-                    parts.len() == 4 && parts[0] == prefix && parts[3].len() == 8,
-                    "{id}"
-                );
-                assert!(
-                    id.len() <= 60
-                        && id
-                            .bytes()
-                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                    id.len() <= 60 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
                     "{id}"
                 );
             }

@@ -66,26 +66,16 @@ pub(crate) struct Service {
 pub async fn router(ctx: NeonContext) -> Result<Router, sqlx::Error> {
     store::migrate(&ctx.db).await?;
     store::ensure_account(&ctx.db, &tokens::digest(&ctx.api_key)).await?;
-    let service = Service {
-        db: ctx.db,
-        clusters: ctx.clusters,
-    };
+    let service = Service { db: ctx.db, clusters: ctx.clusters };
     let api = routes()
-        .fallback(async |request: Request| {
-            ApiError::no_such_route(request.method(), request.uri().path())
-        })
+        .fallback(async |request: Request| ApiError::no_such_route(request.method(), request.uri().path()))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(uninterrupted))
-        .layer(middleware::from_fn_with_state(
-            service.clone(),
-            auth::authenticate,
-        ))
+        .layer(middleware::from_fn_with_state(service.clone(), auth::authenticate))
         .with_state(service);
     Ok(Router::new()
         .nest(BASE_PATH, api)
-        .fallback(async |request: Request| {
-            ApiError::no_such_route(request.method(), request.uri().path())
-        })
+        .fallback(async |request: Request| ApiError::no_such_route(request.method(), request.uri().path()))
         .layer(middleware::from_fn(error::envelope)))
 }
 
@@ -113,52 +103,20 @@ fn routes() -> Router<Service> {
         .route("/regions", get(account::regions))
         .route("/projects", get(projects::list).post(projects::create))
         .route("/projects/shared", get(projects::shared))
-        .route(
-            "/projects/{project_id}",
-            get(projects::get)
-                .patch(projects::update)
-                .delete(projects::delete),
-        )
+        .route("/projects/{project_id}", get(projects::get).patch(projects::update).delete(projects::delete))
         .route("/projects/{project_id}/recover", post(projects::recover))
-        .route(
-            "/projects/{project_id}/connection_uri",
-            get(connection::uri),
-        )
+        .route("/projects/{project_id}/connection_uri", get(connection::uri))
         .route("/projects/{project_id}/operations", get(operations::list))
-        .route(
-            "/projects/{project_id}/operations/{operation_id}",
-            get(operations::get),
-        )
+        .route("/projects/{project_id}/operations/{operation_id}", get(operations::get))
         .route("/projects/{project_id}/branches", get(branches::list))
         .route(BRANCH, get(branches::get))
-        .route(
-            &format!("{BRANCH}/endpoints"),
-            get(endpoints::list_of_branch),
-        )
-        .route(
-            &format!("{BRANCH}/databases"),
-            get(databases::list).post(databases::create),
-        )
-        .route(
-            &format!("{BRANCH}/databases/{{database_name}}"),
-            get(databases::get).delete(databases::delete),
-        )
-        .route(
-            &format!("{BRANCH}/roles"),
-            get(roles::list).post(roles::create),
-        )
-        .route(
-            &format!("{BRANCH}/roles/{{role_name}}"),
-            get(roles::get).delete(roles::delete),
-        )
-        .route(
-            &format!("{BRANCH}/roles/{{role_name}}/reveal_password"),
-            get(roles::reveal_password),
-        )
-        .route(
-            &format!("{BRANCH}/roles/{{role_name}}/reset_password"),
-            post(roles::reset_password),
-        )
+        .route(&format!("{BRANCH}/endpoints"), get(endpoints::list_of_branch))
+        .route(&format!("{BRANCH}/databases"), get(databases::list).post(databases::create))
+        .route(&format!("{BRANCH}/databases/{{database_name}}"), get(databases::get).delete(databases::delete))
+        .route(&format!("{BRANCH}/roles"), get(roles::list).post(roles::create))
+        .route(&format!("{BRANCH}/roles/{{role_name}}"), get(roles::get).delete(roles::delete))
+        .route(&format!("{BRANCH}/roles/{{role_name}}/reveal_password"), get(roles::reveal_password))
+        .route(&format!("{BRANCH}/roles/{{role_name}}/reset_password"), post(roles::reset_password))
         .route("/projects/{project_id}/endpoints", get(endpoints::list))
         .route(ENDPOINT, get(endpoints::get))
         .route(&format!("{ENDPOINT}/start"), post(endpoints::start))
@@ -171,10 +129,7 @@ fn routes() -> Router<Service> {
 /// as a failed operation, in the project's history.
 pub async fn resume(ctx: &NeonContext) -> Result<Vec<ResumeFailure>, sqlx::Error> {
     store::migrate(&ctx.db).await?;
-    let service = Service {
-        db: ctx.db.clone(),
-        clusters: ctx.clusters.clone(),
-    };
+    let service = Service { db: ctx.db.clone(), clusters: ctx.clusters.clone() };
     for project in project_store::expire(&service.db).await? {
         let mut db = service.db.acquire().await?;
         worker::remove_abandoned(&service, &mut db, &project).await?;

@@ -31,10 +31,7 @@ pub(crate) async fn list(
     projects::get(&service.db, &caller.orgs, &project).await?;
     let rows = operations::list(&service.db, &project, before, limit).await?;
     let pagination = Pagination::after(rows.last().map(|row| row.seq), params.cursor);
-    Ok(Json(OperationList {
-        operations: rows.iter().map(Into::into).collect(),
-        pagination,
-    }))
+    Ok(Json(OperationList { operations: rows.iter().map(Into::into).collect(), pagination }))
 }
 
 pub(crate) async fn get(
@@ -44,10 +41,6 @@ pub(crate) async fn get(
 ) -> Result<Json<OperationBody>, ApiError> {
     projects::get(&service.db, &caller.orgs, &project).await?;
     let id = Uuid::parse_str(&operation).map_err(|_| ApiError::not_found("operation"))?;
-    let row = operations::get(&service.db, &project, id)
-        .await?
-        .ok_or_else(|| ApiError::not_found("operation"))?;
-    Ok(Json(OperationBody {
-        operation: (&row).into(),
-    }))
+    let row = operations::get(&service.db, &project, id).await?.ok_or_else(|| ApiError::not_found("operation"))?;
+    Ok(Json(OperationBody { operation: (&row).into() }))
 }

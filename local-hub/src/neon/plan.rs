@@ -15,10 +15,7 @@ const DEFAULT_PG_VERSION: i32 = 17;
 const PG_VERSIONS: std::ops::RangeInclusive<i32> = 14..=18;
 const DEFAULT_RETENTION_SECONDS: i32 = 86_400;
 const RETENTION_SECONDS: std::ops::RangeInclusive<i32> = 0..=2_592_000;
-const DEFAULT_LIMITS: ComputeLimits = ComputeLimits {
-    min_cu: 0.25,
-    max_cu: 2.0,
-};
+const DEFAULT_LIMITS: ComputeLimits = ComputeLimits { min_cu: 0.25, max_cu: 2.0 };
 const SMALLEST_CU: f64 = 0.25;
 
 #[derive(Deserialize)]
@@ -81,11 +78,7 @@ pub(crate) struct Plan {
 pub(crate) fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiError> {
     let org_id = caller.org(wish.org_id.as_deref())?.to_owned();
     let id = ids::project();
-    let name = wish
-        .name
-        .map(|name| checked_name("project.name", name))
-        .transpose()?
-        .unwrap_or_else(|| id.clone());
+    let name = wish.name.map(|name| checked_name("project.name", name)).transpose()?.unwrap_or_else(|| id.clone());
     let region_id = wish.region_id.unwrap_or_else(|| DEFAULT_REGION.to_owned());
     if !is_region(&region_id) {
         return Err(ApiError::bad_request(format!(
@@ -104,23 +97,14 @@ pub(crate) fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiErro
         autoscaling_limit_min_cu: wish.autoscaling_limit_min_cu,
         autoscaling_limit_max_cu: wish.autoscaling_limit_max_cu,
     };
-    let compute = checked_limits(
-        &wish.default_endpoint_settings,
-        checked_limits(&top, DEFAULT_LIMITS)?,
-    )?;
+    let compute = checked_limits(&wish.default_endpoint_settings, checked_limits(&top, DEFAULT_LIMITS)?)?;
     let branch_name = match wish.branch.name {
         Some(name) => checked_name("project.branch.name", name)?,
         None => DEFAULT_BRANCH.to_owned(),
     };
-    let database_name = wish
-        .branch
-        .database_name
-        .unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+    let database_name = wish.branch.database_name.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
     provision::check_database_name(&database_name).map_err(ApiError::bad_request)?;
-    let role_name = wish
-        .branch
-        .role_name
-        .unwrap_or_else(|| format!("{database_name}_owner"));
+    let role_name = wish.branch.role_name.unwrap_or_else(|| format!("{database_name}_owner"));
     provision::check_role_name(&role_name).map_err(ApiError::bad_request)?;
     Ok(Plan {
         project: NewProject {
@@ -131,8 +115,7 @@ pub(crate) fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiErro
             pg_version,
             store_passwords: wish.store_passwords.unwrap_or(true),
             history_retention_seconds: checked_retention(
-                wish.history_retention_seconds
-                    .unwrap_or(DEFAULT_RETENTION_SECONDS),
+                wish.history_retention_seconds.unwrap_or(DEFAULT_RETENTION_SECONDS),
             )?,
             compute,
         },
@@ -145,12 +128,8 @@ pub(crate) fn plan(caller: &Caller, wish: CreateProject) -> Result<Plan, ApiErro
 pub(crate) fn checked_name(field: &str, name: String) -> Result<String, ApiError> {
     match name.chars().count() {
         1..=NAME_MAX if !name.contains('\0') => Ok(name),
-        1..=NAME_MAX => Err(ApiError::bad_request(format!(
-            "{field} holds a NUL character"
-        ))),
-        length => Err(ApiError::bad_request(format!(
-            "{field} must have 1 to {NAME_MAX} characters; it has {length}"
-        ))),
+        1..=NAME_MAX => Err(ApiError::bad_request(format!("{field} holds a NUL character"))),
+        length => Err(ApiError::bad_request(format!("{field} must have 1 to {NAME_MAX} characters; it has {length}"))),
     }
 }
 
@@ -159,24 +138,17 @@ pub(crate) fn checked_retention(seconds: i32) -> Result<i32, ApiError> {
         Ok(seconds)
     } else {
         let max = RETENTION_SECONDS.end();
-        Err(ApiError::bad_request(format!(
-            "history_retention_seconds must be between 0 and {max}, not {seconds}"
-        )))
+        Err(ApiError::bad_request(format!("history_retention_seconds must be between 0 and {max}, not {seconds}")))
     }
 }
 
-pub(crate) fn checked_limits(
-    wish: &Limits,
-    current: ComputeLimits,
-) -> Result<ComputeLimits, ApiError> {
+pub(crate) fn checked_limits(wish: &Limits, current: ComputeLimits) -> Result<ComputeLimits, ApiError> {
     let limits = ComputeLimits {
         min_cu: wish.autoscaling_limit_min_cu.unwrap_or(current.min_cu),
         // A larger minimum alone lifts the maximum with it.
-        max_cu: wish.autoscaling_limit_max_cu.unwrap_or_else(|| {
-            current
-                .max_cu
-                .max(wish.autoscaling_limit_min_cu.unwrap_or(0.0))
-        }),
+        max_cu: wish
+            .autoscaling_limit_max_cu
+            .unwrap_or_else(|| current.max_cu.max(wish.autoscaling_limit_min_cu.unwrap_or(0.0))),
     };
     if limits.min_cu >= SMALLEST_CU && limits.max_cu >= limits.min_cu && limits.max_cu.is_finite() {
         Ok(limits)
@@ -193,12 +165,7 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        Caller {
-            key_id: 1,
-            account_id: uuid::Uuid::nil(),
-            kind: KeyKind::Personal,
-            orgs: vec!["org-a".into()],
-        }
+        Caller { key_id: 1, account_id: uuid::Uuid::nil(), kind: KeyKind::Personal, orgs: vec!["org-a".into()] }
     }
 
     fn planned(json: serde_json::Value) -> Result<Plan, ApiError> {
@@ -210,19 +177,13 @@ mod tests {
         let plan = planned(serde_json::json!({"org_id": "org-a", "branch": {}})).unwrap();
         assert_eq!(plan.project.name, plan.project.id);
         assert_eq!(
-            (
-                plan.branch_name.as_str(),
-                plan.database_name.as_str(),
-                plan.role_name.as_str()
-            ),
+            (plan.branch_name.as_str(), plan.database_name.as_str(), plan.role_name.as_str()),
             ("main", "neondb", "neondb_owner")
         );
         assert_eq!(plan.project.history_retention_seconds, 86_400);
         assert!(plan.project.store_passwords);
 
-        let plan =
-            planned(serde_json::json!({"org_id": "org-a", "branch": {"database_name": "hub"}}))
-                .unwrap();
+        let plan = planned(serde_json::json!({"org_id": "org-a", "branch": {"database_name": "hub"}})).unwrap();
         assert_eq!(plan.role_name, "hub_owner");
     }
 
@@ -230,56 +191,24 @@ mod tests {
     fn a_wrong_wish_is_refused_and_says_which_field() {
         for (wish, says) in [
             (serde_json::json!({}), "org_id is required"),
-            (
-                serde_json::json!({"org_id": "org-a", "name": ""}),
-                "project.name",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "name": "x".repeat(257)}),
-                "257",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "region_id": "mars"}),
-                "GET /regions",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "pg_version": 13}),
-                "pg_version 13",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "history_retention_seconds": -1}),
-                "history_retention_seconds",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "branch": {"role_name": "neon_superuser"}}),
-                "reserved",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "branch": {"database_name": "template1"}}),
-                "reserved",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "branch": {"database_name": "x".repeat(60)}}),
-                "role name",
-            ),
-            (
-                serde_json::json!({"org_id": "org-a", "autoscaling_limit_max_cu": 0.1}),
-                "autoscaling",
-            ),
+            (serde_json::json!({"org_id": "org-a", "name": ""}), "project.name"),
+            (serde_json::json!({"org_id": "org-a", "name": "x".repeat(257)}), "257"),
+            (serde_json::json!({"org_id": "org-a", "region_id": "mars"}), "GET /regions"),
+            (serde_json::json!({"org_id": "org-a", "pg_version": 13}), "pg_version 13"),
+            (serde_json::json!({"org_id": "org-a", "history_retention_seconds": -1}), "history_retention_seconds"),
+            (serde_json::json!({"org_id": "org-a", "branch": {"role_name": "neon_superuser"}}), "reserved"),
+            (serde_json::json!({"org_id": "org-a", "branch": {"database_name": "template1"}}), "reserved"),
+            (serde_json::json!({"org_id": "org-a", "branch": {"database_name": "x".repeat(60)}}), "role name"),
+            (serde_json::json!({"org_id": "org-a", "autoscaling_limit_max_cu": 0.1}), "autoscaling"),
         ] {
-            let error = planned(wish.clone())
-                .err()
-                .unwrap_or_else(|| panic!("{wish} was accepted"));
+            let error = planned(wish.clone()).err().unwrap_or_else(|| panic!("{wish} was accepted"));
             assert!(error.to_string().contains(says), "{wish}: {error}");
         }
     }
 
     #[test]
     fn a_larger_minimum_lifts_the_maximum() {
-        let wish = Limits {
-            autoscaling_limit_min_cu: Some(4.0),
-            autoscaling_limit_max_cu: None,
-        };
+        let wish = Limits { autoscaling_limit_min_cu: Some(4.0), autoscaling_limit_max_cu: None };
         let limits = checked_limits(&wish, DEFAULT_LIMITS).unwrap();
         assert_eq!((limits.min_cu, limits.max_cu), (4.0, 4.0));
     }

@@ -8,10 +8,7 @@ use tokio::sync::oneshot;
 use super::auth::{Authenticated, Caller};
 use super::error::ApiError;
 use super::extract::{self, Body, Params};
-use super::model::{
-    Endpoint, Pagination, ProjectBody, ProjectCreated, ProjectList, ProjectRecovered,
-    ProjectUpdated,
-};
+use super::model::{Endpoint, Pagination, ProjectBody, ProjectCreated, ProjectList, ProjectRecovered, ProjectUpdated};
 use super::plan::{CreateBody, UpdateBody, checked_limits, checked_name, checked_retention, plan};
 use super::roles::new_secret;
 use super::store::objects;
@@ -57,9 +54,7 @@ pub(crate) async fn list(
 }
 
 /// There is one account, so nobody shares anything with it.
-pub(crate) async fn shared(
-    Params(params): Params<ListParams>,
-) -> Result<Json<ProjectList>, ApiError> {
+pub(crate) async fn shared(Params(params): Params<ListParams>) -> Result<Json<ProjectList>, ApiError> {
     extract::limit(params.limit, LIST_DEFAULT, LIST_MAX)?;
     Ok(Json(ProjectList {
         projects: Vec::new(),
@@ -87,19 +82,14 @@ pub(crate) async fn create(
     projects::insert_branch(&mut tx, &project, &branch, &plan.branch_name).await?;
     projects::insert_endpoint(&mut tx, &project, &branch, &endpoint).await?;
     // Both names are free: the branch is new.
-    let role = objects::insert_role(&mut tx, &branch, &plan.role_name, Some(&secret))
-        .await?
-        .ok_or_else(ApiError::internal)?;
+    let role =
+        objects::insert_role(&mut tx, &branch, &plan.role_name, Some(&secret)).await?.ok_or_else(ApiError::internal)?;
     let database = objects::insert_database(&mut tx, &branch, &plan.database_name, &plan.role_name)
         .await?
         .ok_or_else(ApiError::internal)?;
     let endpoint_row = projects::endpoint(&mut *tx, &project, &endpoint).await?;
-    let scheduled = operations::schedule(
-        &mut tx,
-        &endpoint_row,
-        &[Action::CreateTimeline, Action::StartCompute],
-    )
-    .await?;
+    let scheduled =
+        operations::schedule(&mut tx, &endpoint_row, &[Action::CreateTimeline, Action::StartCompute]).await?;
     tx.commit().await?;
 
     let (created, wait) = oneshot::channel();
@@ -108,28 +98,16 @@ pub(crate) async fn create(
         Ok(Ok(())) => {}
         // Nothing is left of it, so it is safe to send again: what 503 says.
         Ok(Err(error)) => {
-            return Err(ApiError::unavailable(format!(
-                "the project could not be created; {error}"
-            )));
+            return Err(ApiError::unavailable(format!("the project could not be created; {error}")));
         }
         Err(_) => return Err(ApiError::internal()),
     }
 
-    let Created {
-        project,
-        branch,
-        endpoint,
-        operations,
-    } = reread(&service, &caller, &project, &scheduled).await?;
+    let Created { project, branch, endpoint, operations } = reread(&service, &caller, &project, &scheduled).await?;
     let host = connection::host(&endpoint)?;
     let reply = ProjectCreated {
         project: (&project).into(),
-        connection_uris: vec![connection::details(
-            &role.name,
-            &password,
-            &host,
-            &database.name,
-        )],
+        connection_uris: vec![connection::details(&role.name, &password, &host, &database.name)],
         roles: vec![super::model::Role::from(&role).with_password(Some(password))],
         databases: vec![(&database).into()],
         operations: operations.iter().map(Into::into).collect(),
@@ -161,12 +139,7 @@ async fn reread(
         let now = operations::get(&service.db, &project.id, operation.id).await?;
         operations.push(now.ok_or_else(ApiError::internal)?);
     }
-    Ok(Created {
-        project,
-        branch,
-        endpoint,
-        operations,
-    })
+    Ok(Created { project, branch, endpoint, operations })
 }
 
 pub(crate) async fn get(
@@ -175,9 +148,7 @@ pub(crate) async fn get(
     Path(project): Path<String>,
 ) -> Result<Json<ProjectBody>, ApiError> {
     let row = projects::get(&service.db, &caller.orgs, &project).await?;
-    Ok(Json(ProjectBody {
-        project: (&row).into(),
-    }))
+    Ok(Json(ProjectBody { project: (&row).into() }))
 }
 
 pub(crate) async fn update(
@@ -194,19 +165,13 @@ pub(crate) async fn update(
     if let Some(seconds) = body.project.history_retention_seconds {
         row.history_retention_seconds = checked_retention(seconds)?;
     }
-    let current = ComputeLimits {
-        min_cu: row.autoscaling_limit_min_cu,
-        max_cu: row.autoscaling_limit_max_cu,
-    };
+    let current = ComputeLimits { min_cu: row.autoscaling_limit_min_cu, max_cu: row.autoscaling_limit_max_cu };
     let limits = checked_limits(&body.project.default_endpoint_settings, current)?;
     (row.autoscaling_limit_min_cu, row.autoscaling_limit_max_cu) = (limits.min_cu, limits.max_cu);
     projects::update(&mut tx, &row).await?;
     let row = projects::get(&mut *tx, &caller.orgs, &project).await?;
     tx.commit().await?;
-    Ok(Json(ProjectUpdated {
-        project: (&row).into(),
-        operations: Vec::new(),
-    }))
+    Ok(Json(ProjectUpdated { project: (&row).into(), operations: Vec::new() }))
 }
 
 /// Hides the project and stops its cluster. Everything stays on disk for a week.
@@ -223,9 +188,7 @@ pub(crate) async fn delete(
     projects::mark_deleted(&mut tx, &project).await?;
     tx.commit().await?;
     worker::spawn(&service, &project, None);
-    Ok(Json(ProjectBody {
-        project: (&row).into(),
-    }))
+    Ok(Json(ProjectBody { project: (&row).into() }))
 }
 
 pub(crate) async fn recover(
@@ -243,8 +206,5 @@ pub(crate) async fn recover(
     let branches = projects::branches(&mut *tx, &project).await?;
     tx.commit().await?;
     worker::spawn(&service, &project, None);
-    Ok(Json(ProjectRecovered {
-        project: (&row).into(),
-        branches: branches.iter().map(Into::into).collect(),
-    }))
+    Ok(Json(ProjectRecovered { project: (&row).into(), branches: branches.iter().map(Into::into).collect() }))
 }

@@ -42,11 +42,7 @@ const RESERVED_DATABASES: [&str; 3] = ["postgres", "template0", "template1"];
 const NAME_MAX: usize = 63;
 
 /// Brings the roles and databases of the cluster to what the control database says.
-pub(crate) async fn apply(
-    control: &mut PgConnection,
-    cluster: &ClusterInfo,
-    branch: &str,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn apply(control: &mut PgConnection, cluster: &ClusterInfo, branch: &str) -> Result<(), sqlx::Error> {
     let mut pg = connect(cluster, MAINTENANCE_DATABASE).await?;
     execute(&mut pg, NEON_SUPERUSER.to_owned()).await?;
     for role in objects::pending_roles(control, branch, Change::Create).await? {
@@ -55,15 +51,7 @@ pub(crate) async fn apply(
     }
     for role in objects::pending_roles(control, branch, Change::Password).await? {
         if let Some(verifier) = &role.verifier {
-            execute(
-                &mut pg,
-                format!(
-                    "ALTER ROLE {} LOGIN PASSWORD {}",
-                    ident(&role.name),
-                    literal(verifier)
-                ),
-            )
-            .await?;
+            execute(&mut pg, format!("ALTER ROLE {} LOGIN PASSWORD {}", ident(&role.name), literal(verifier))).await?;
         }
         objects::role_applied(control, role.id).await?;
     }
@@ -72,14 +60,7 @@ pub(crate) async fn apply(
         objects::database_applied(control, database.id).await?;
     }
     for database in objects::pending_databases(control, branch, Change::Drop).await? {
-        execute(
-            &mut pg,
-            format!(
-                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                ident(&database.name)
-            ),
-        )
-        .await?;
+        execute(&mut pg, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(&database.name))).await?;
         objects::database_dropped(control, database.id).await?;
     }
     for role in objects::pending_roles(control, branch, Change::Drop).await? {
@@ -98,10 +79,7 @@ pub(crate) async fn role_exists(cluster: &ClusterInfo, name: &str) -> Result<boo
 }
 
 /// Whether the cluster has such a database, be it one made with SQL.
-pub(crate) async fn database_exists(
-    cluster: &ClusterInfo,
-    name: &str,
-) -> Result<bool, sqlx::Error> {
+pub(crate) async fn database_exists(cluster: &ClusterInfo, name: &str) -> Result<bool, sqlx::Error> {
     let mut pg = connect(cluster, MAINTENANCE_DATABASE).await?;
     let exists = database_is_there(&mut pg, name).await?;
     pg.close().await?;
@@ -112,9 +90,7 @@ pub(crate) async fn database_exists(
 pub(crate) fn check_role_name(name: &str) -> Result<(), String> {
     check_name("role", name)?;
     if RESERVED_ROLES.contains(&name) || name.starts_with("pg_") {
-        return Err(format!(
-            "role name \"{name}\" is reserved; choose another one"
-        ));
+        return Err(format!("role name \"{name}\" is reserved; choose another one"));
     }
     Ok(())
 }
@@ -123,9 +99,7 @@ pub(crate) fn check_role_name(name: &str) -> Result<(), String> {
 pub(crate) fn check_database_name(name: &str) -> Result<(), String> {
     check_name("database", name)?;
     if RESERVED_DATABASES.contains(&name) {
-        return Err(format!(
-            "database name \"{name}\" is reserved; choose another one"
-        ));
+        return Err(format!("database name \"{name}\" is reserved; choose another one"));
     }
     Ok(())
 }
@@ -139,20 +113,13 @@ fn check_name(what: &str, name: &str) -> Result<(), String> {
         ));
     }
     if name.chars().any(char::is_control) {
-        return Err(format!(
-            "{what} name \"{}\" holds a control character",
-            name.escape_debug()
-        ));
+        return Err(format!("{what} name \"{}\" holds a control character", name.escape_debug()));
     }
     Ok(())
 }
 
 async fn connect(cluster: &ClusterInfo, database: &str) -> Result<PgConnection, sqlx::Error> {
-    cluster
-        .superuser_options(database)
-        .disable_statement_logging()
-        .connect()
-        .await
+    cluster.superuser_options(database).disable_statement_logging().connect().await
 }
 
 async fn create_role(pg: &mut PgConnection, role: &PendingRole) -> Result<(), sqlx::Error> {
@@ -166,42 +133,19 @@ async fn create_role(pg: &mut PgConnection, role: &PendingRole) -> Result<(), sq
         execute(pg, format!("ALTER ROLE {name} {ROLE_ATTRIBUTES} {login}")).await?;
         execute(pg, format!("GRANT neon_superuser TO {name}")).await
     } else {
-        execute(
-            pg,
-            format!("CREATE ROLE {name} {ROLE_ATTRIBUTES} {login} IN ROLE neon_superuser"),
-        )
-        .await
+        execute(pg, format!("CREATE ROLE {name} {ROLE_ATTRIBUTES} {login} IN ROLE neon_superuser")).await
     }
 }
 
-async fn create_database(
-    pg: &mut PgConnection,
-    name: &str,
-    owner: &str,
-) -> Result<(), sqlx::Error> {
+async fn create_database(pg: &mut PgConnection, name: &str, owner: &str) -> Result<(), sqlx::Error> {
     if !database_is_there(pg, name).await? {
-        execute(
-            pg,
-            format!("CREATE DATABASE {} OWNER {}", ident(name), ident(owner)),
-        )
-        .await?;
+        execute(pg, format!("CREATE DATABASE {} OWNER {}", ident(name), ident(owner))).await?;
     }
-    execute(
-        pg,
-        format!(
-            "GRANT ALL PRIVILEGES ON DATABASE {} TO neon_superuser",
-            ident(name)
-        ),
-    )
-    .await
+    execute(pg, format!("GRANT ALL PRIVILEGES ON DATABASE {} TO neon_superuser", ident(name))).await
 }
 
 /// What the role owns goes to the owner of the database it is in; what it was granted is taken back.
-async fn drop_role(
-    pg: &mut PgConnection,
-    cluster: &ClusterInfo,
-    name: &str,
-) -> Result<(), sqlx::Error> {
+async fn drop_role(pg: &mut PgConnection, cluster: &ClusterInfo, name: &str) -> Result<(), sqlx::Error> {
     if !role_is_there(pg, name).await? {
         return Ok(());
     }
@@ -217,38 +161,21 @@ async fn drop_role(
     .await?;
     for (database, owner) in databases {
         // A database of its own, made with SQL, and what belongs to the cluster itself.
-        let heir = if owner == name || owner == crate::pg::SUPERUSER {
-            "neon_superuser"
-        } else {
-            &owner
-        };
+        let heir = if owner == name || owner == crate::pg::SUPERUSER { "neon_superuser" } else { &owner };
         let mut inside = connect(cluster, &database).await?;
         let name = ident(name);
-        execute(
-            &mut inside,
-            format!(
-                "REASSIGN OWNED BY {name} TO {}; DROP OWNED BY {name}",
-                ident(heir)
-            ),
-        )
-        .await?;
+        execute(&mut inside, format!("REASSIGN OWNED BY {name} TO {}; DROP OWNED BY {name}", ident(heir))).await?;
         inside.close().await?;
     }
     execute(pg, format!("DROP ROLE {}", ident(name))).await
 }
 
 async fn role_is_there(pg: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-        .bind(name)
-        .fetch_one(pg)
-        .await
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)").bind(name).fetch_one(pg).await
 }
 
 async fn database_is_there(pg: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-        .bind(name)
-        .fetch_one(pg)
-        .await
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(name).fetch_one(pg).await
 }
 
 /// Statements that take no parameters. Names and values in them went through [`ident`] and [`literal`].
@@ -279,16 +206,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_the_cluster_cannot_be_named() {
-        for bad in [
-            "",
-            "neon_superuser",
-            "cloud_admin",
-            "public",
-            "pg_monitor",
-            "a\0b",
-            "tab\t",
-            &"x".repeat(64),
-        ] {
+        for bad in ["", "neon_superuser", "cloud_admin", "public", "pg_monitor", "a\0b", "tab\t", &"x".repeat(64)] {
             assert!(check_role_name(bad).is_err(), "{bad:?}");
         }
         for bad in ["", "postgres", "template1", "a\nb", &"x".repeat(64)] {

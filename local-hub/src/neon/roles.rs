@@ -31,10 +31,7 @@ struct CreateRole {
 /// A new password: what is stored of it, and what the caller is told.
 pub(crate) fn new_secret(store_passwords: bool) -> (Secret, String) {
     let password = ids::password();
-    let secret = Secret {
-        verifier: scram_verifier(&password),
-        password: store_passwords.then(|| password.clone()),
-    };
+    let secret = Secret { verifier: scram_verifier(&password), password: store_passwords.then(|| password.clone()) };
     (secret, password)
 }
 
@@ -46,9 +43,7 @@ pub(crate) async fn list(
     projects::get(&service.db, &caller.orgs, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
     let rows = objects::roles(&service.db, &branch.id).await?;
-    Ok(Json(Roles {
-        roles: rows.iter().map(Into::into).collect(),
-    }))
+    Ok(Json(Roles { roles: rows.iter().map(Into::into).collect() }))
 }
 
 pub(crate) async fn get(
@@ -58,9 +53,7 @@ pub(crate) async fn get(
 ) -> Result<Json<RoleBody>, ApiError> {
     projects::get(&service.db, &caller.orgs, &project).await?;
     let row = find(&service, &project, &branch, &role).await?;
-    Ok(Json(RoleBody {
-        role: (&row).into(),
-    }))
+    Ok(Json(RoleBody { role: (&row).into() }))
 }
 
 pub(crate) async fn reveal_password(
@@ -70,22 +63,13 @@ pub(crate) async fn reveal_password(
 ) -> Result<Json<RolePassword>, ApiError> {
     projects::get(&service.db, &caller.orgs, &project).await?;
     let row = find(&service, &project, &branch, &role).await?;
-    let password = objects::password(&service.db, row.id)
-        .await?
-        .ok_or_else(no_password)?;
+    let password = objects::password(&service.db, row.id).await?.ok_or_else(no_password)?;
     Ok(Json(RolePassword { password }))
 }
 
-async fn find(
-    service: &Service,
-    project: &str,
-    branch: &str,
-    role: &str,
-) -> Result<RoleRow, ApiError> {
+async fn find(service: &Service, project: &str, branch: &str, role: &str) -> Result<RoleRow, ApiError> {
     let branch = projects::branch(&service.db, project, branch).await?;
-    objects::role(&service.db, &branch.id, role)
-        .await?
-        .ok_or_else(|| ApiError::not_found("role"))
+    objects::role(&service.db, &branch.id, role).await?.ok_or_else(|| ApiError::not_found("role"))
 }
 
 pub(crate) async fn create(
@@ -100,14 +84,9 @@ pub(crate) async fn create(
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
     let secret = (!wish.no_login).then(|| new_secret(project.store_passwords));
     let already = || ApiError::conflict(format!("role \"{}\" already exists", wish.name));
-    let row = objects::insert_role(
-        &mut tx,
-        &branch.id,
-        &wish.name,
-        secret.as_ref().map(|(secret, _)| secret),
-    )
-    .await?
-    .ok_or_else(already)?;
+    let row = objects::insert_role(&mut tx, &branch.id, &wish.name, secret.as_ref().map(|(secret, _)| secret))
+        .await?
+        .ok_or_else(already)?;
     // One made with SQL would otherwise gain BYPASSRLS and a new password here.
     if let Some(cluster) = service.clusters.info(&project.id)
         && provision::role_exists(&cluster, &wish.name).await?
@@ -119,13 +98,7 @@ pub(crate) async fn create(
     tx.commit().await?;
     worker::spawn(&service, &project.id, None);
     let role = Role::from(&row).with_password(secret.map(|(_, password)| password));
-    Ok((
-        StatusCode::CREATED,
-        Json(RoleOperations {
-            role,
-            operations: scheduled.iter().map(Into::into).collect(),
-        }),
-    ))
+    Ok((StatusCode::CREATED, Json(RoleOperations { role, operations: scheduled.iter().map(Into::into).collect() })))
 }
 
 pub(crate) async fn reset_password(
@@ -136,14 +109,9 @@ pub(crate) async fn reset_password(
     let mut tx = service.db.begin().await?;
     let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
-    let row = objects::role(&mut *tx, &branch.id, &role)
-        .await?
-        .ok_or_else(|| ApiError::not_found("role"))?;
+    let row = objects::role(&mut *tx, &branch.id, &role).await?.ok_or_else(|| ApiError::not_found("role"))?;
     if row.no_login {
-        return Err(ApiError::unprocessable(format!(
-            "role \"{}\" cannot log in, so it has no password",
-            row.name
-        )));
+        return Err(ApiError::unprocessable(format!("role \"{}\" cannot log in, so it has no password", row.name)));
     }
     let (secret, password) = new_secret(project.store_passwords);
     let row = objects::reset_password(&mut tx, row.id, &secret).await?;
@@ -152,10 +120,7 @@ pub(crate) async fn reset_password(
     tx.commit().await?;
     worker::spawn(&service, &project.id, None);
     let role = Role::from(&row).with_password(Some(password));
-    Ok(Json(RoleOperations {
-        role,
-        operations: scheduled.iter().map(Into::into).collect(),
-    }))
+    Ok(Json(RoleOperations { role, operations: scheduled.iter().map(Into::into).collect() }))
 }
 
 /// 204 when there is no such role, as Neon documents it.
@@ -172,11 +137,7 @@ pub(crate) async fn delete(
     };
     let owned = objects::databases_of(&mut *tx, &branch.id, &row.name).await?;
     if !owned.is_empty() {
-        let message = format!(
-            "role \"{}\" owns the databases {}; delete them first",
-            row.name,
-            owned.join(", ")
-        );
+        let message = format!("role \"{}\" owns the databases {}; delete them first", row.name, owned.join(", "));
         return Err(ApiError::unprocessable(message));
     }
     objects::drop_role(&mut tx, row.id).await?;
@@ -185,9 +146,5 @@ pub(crate) async fn delete(
     tx.commit().await?;
     worker::spawn(&service, &project.id, None);
     let operations = scheduled.iter().map(Into::into).collect();
-    Ok(Json(RoleOperations {
-        role: (&row).into(),
-        operations,
-    })
-    .into_response())
+    Ok(Json(RoleOperations { role: (&row).into(), operations }).into_response())
 }

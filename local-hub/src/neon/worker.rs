@@ -42,11 +42,7 @@ pub enum OperationError {
 pub(crate) type Created = oneshot::Sender<Result<(), OperationError>>;
 
 /// Starts to work off the project's operations. The work goes on when nobody waits for the handle. It yields the last failure.
-pub(crate) fn spawn(
-    service: &Service,
-    project: &str,
-    created: Option<Created>,
-) -> JoinHandle<Option<OperationError>> {
+pub(crate) fn spawn(service: &Service, project: &str, created: Option<Created>) -> JoinHandle<Option<OperationError>> {
     let (service, project) = (service.clone(), project.to_owned());
     tokio::spawn(async move {
         work_off(&service, &project, created).await.unwrap_or_else(|error| {
@@ -64,10 +60,7 @@ async fn work_off(
 ) -> Result<Option<OperationError>, sqlx::Error> {
     let mut failure = None;
     // The semaphore is never closed.
-    let _permit = WORK
-        .acquire()
-        .await
-        .map_err(|_| sqlx::Error::WorkerCrashed)?;
+    let _permit = WORK.acquire().await.map_err(|_| sqlx::Error::WorkerCrashed)?;
     let mut connection = service.db.acquire().await?;
     // The lock ends with the session: a panic, an abort or a killed daemon cannot leave it behind.
     connection.close_on_drop();
@@ -142,11 +135,7 @@ async fn with_attempts(
     }
 }
 
-async fn give_up(
-    db: &mut PgConnection,
-    operation: &OperationRow,
-    error: &OperationError,
-) -> Result<(), sqlx::Error> {
+async fn give_up(db: &mut PgConnection, operation: &OperationRow, error: &OperationError) -> Result<(), sqlx::Error> {
     tracing::error!(project = %operation.project_id, action = %operation.action, %error, "operation failed");
     operations::fail(db, operation).await
 }
@@ -180,11 +169,7 @@ async fn perform(
     Ok(())
 }
 
-async fn apply(
-    db: &mut PgConnection,
-    cluster: &ClusterInfo,
-    operation: &OperationRow,
-) -> Result<(), OperationError> {
+async fn apply(db: &mut PgConnection, cluster: &ClusterInfo, operation: &OperationRow) -> Result<(), OperationError> {
     if let Some(branch) = &operation.branch_id {
         provision::apply(db, cluster, branch).await?;
     }

@@ -24,9 +24,7 @@ impl Account {
         }
         let account = owner_of_clusters(pg_dir)
             .or_else(|| ACCOUNTS.iter().find_map(|name| look_up(name)))
-            .ok_or_else(|| PgError::NoAccount {
-                tried: ACCOUNTS.map(str::to_owned).to_vec(),
-            })?;
+            .ok_or_else(|| PgError::NoAccount { tried: ACCOUNTS.map(str::to_owned).to_vec() })?;
         account.can_enter(pg_dir)?;
         Ok(Some(account))
     }
@@ -44,11 +42,7 @@ impl Account {
                 0o001
             };
             if mode & bit == 0 {
-                return Err(PgError::NotEnterable {
-                    path: folder.to_owned(),
-                    mode,
-                    uid: self.uid,
-                });
+                return Err(PgError::NotEnterable { path: folder.to_owned(), mode, uid: self.uid });
             }
         }
         Ok(())
@@ -66,12 +60,7 @@ fn owner_of_clusters(pg_dir: &Path) -> Option<Account> {
 /// Through `id`, which asks every source of accounts that the system has.
 fn look_up(name: &str) -> Option<Account> {
     let number = |flag: &str| -> Option<u32> {
-        let out = Command::new("id")
-            .args([flag, name])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
+        let out = Command::new("id").args([flag, name]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
         String::from_utf8(out.stdout).ok()?.trim().parse().ok()
     };
     let account = Account { uid: number("-u")?, gid: number("-g")? };

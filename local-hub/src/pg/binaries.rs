@@ -73,9 +73,7 @@ pub(crate) struct Search {
 impl Search {
     pub(crate) fn new(explicit: Option<PathBuf>, account: Option<Account>) -> Search {
         Search {
-            explicit: explicit.or_else(|| {
-                std::env::var_os(ENV).filter(|v| !v.is_empty()).map(PathBuf::from)
-            }),
+            explicit: explicit.or_else(|| std::env::var_os(ENV).filter(|v| !v.is_empty()).map(PathBuf::from)),
             path: std::env::var_os("PATH"),
             root: "/".into(),
             account,
@@ -91,10 +89,8 @@ impl Search {
         };
         if let Some(dir) = &self.explicit {
             let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-            let (version, text) = self.prove(&dir).map_err(|reason| PgError::BinUnusable {
-                dir: dir.clone(),
-                reason,
-            })?;
+            let (version, text) =
+                self.prove(&dir).map_err(|reason| PgError::BinUnusable { dir: dir.clone(), reason })?;
             if need.is_none() && !fits(version.0) {
                 let reason = format!("it is version {text}; psn needs {MIN_MAJOR} or later");
                 return Err(PgError::BinUnusable { dir, reason });
@@ -108,7 +104,9 @@ impl Search {
         let mut best: Option<((u32, u32), String, PathBuf)> = None;
         let mut have = BTreeSet::new();
         for dir in &candidates {
-            let Ok((version, text)) = self.prove(dir) else { continue };
+            let Ok((version, text)) = self.prove(dir) else {
+                continue;
+            };
             if !fits(version.0) {
                 have.insert(text);
             } else if best.as_ref().is_none_or(|(v, ..)| version > *v) {
@@ -132,13 +130,10 @@ impl Search {
                 return Err(format!("there is no {program}"));
             }
         }
-        let out = command(dir, "postgres", self.account)
-            .arg("--version")
-            .output()
-            .map_err(|e| match self.account {
-                Some(a) => format!("postgres cannot be run as account {}: {e}", a.uid),
-                None => format!("postgres cannot be run: {e}"),
-            })?;
+        let out = command(dir, "postgres", self.account).arg("--version").output().map_err(|e| match self.account {
+            Some(a) => format!("postgres cannot be run as account {}: {e}", a.uid),
+            None => format!("postgres cannot be run: {e}"),
+        })?;
         let said = String::from_utf8_lossy(&out.stdout);
         if !out.status.success() {
             let stderr = String::from_utf8_lossy(&out.stderr);
@@ -150,8 +145,8 @@ impl Search {
     fn patterns() -> [(&'static str, &'static str, &'static str); 6] {
         // (folder, its entries that start with, where in them)
         [
-            ("usr/lib/postgresql", "", "bin"),                          // Debian, Ubuntu: not on the PATH there
-            ("usr", "pgsql-", "bin"),                                   // RHEL and the PGDG packages
+            ("usr/lib/postgresql", "", "bin"), // Debian, Ubuntu: not on the PATH there
+            ("usr", "pgsql-", "bin"),          // RHEL and the PGDG packages
             ("opt/homebrew/opt", "postgresql", "bin"),
             ("usr/local/opt", "postgresql", "bin"),
             ("home/linuxbrew/.linuxbrew/opt", "postgresql", "bin"),
@@ -167,9 +162,7 @@ impl Search {
         for (base, prefix, tail) in Self::patterns() {
             let entries = fs::read_dir(self.root.join(base)).into_iter().flatten().flatten();
             dirs.extend(
-                entries
-                    .filter(|e| e.file_name().to_string_lossy().starts_with(prefix))
-                    .map(|e| e.path().join(tail)),
+                entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix)).map(|e| e.path().join(tail)),
             );
         }
         for dir in ["usr/local/pgsql/bin", "usr/libexec/postgresql", "run/current-system/sw/bin"] {

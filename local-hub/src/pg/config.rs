@@ -10,8 +10,13 @@ use crate::files;
 #[derive(Clone, Copy)]
 pub(crate) enum Network<'a> {
     /// Nowhere. The number is only a part of the socket's name.
-    None { port: u16 },
-    Loopback { port: u16, tls: &'a Tls },
+    None {
+        port: u16,
+    },
+    Loopback {
+        port: u16,
+        tls: &'a Tls,
+    },
 }
 
 impl Network<'_> {
@@ -41,10 +46,7 @@ fn settings(place: &Place, network: Network<'_>, socket_dir: &Path, major: u32) 
         ("cluster_name", quote(&place.name)),
         ("port", network.port().to_string()),
         // A list setting: its one element is quoted once more, so that commas and spaces are part of it.
-        (
-            "unix_socket_directories",
-            quote(&format!("\"{}\"", socket_dir.to_string_lossy().replace('"', "\"\""))),
-        ),
+        ("unix_socket_directories", quote(&format!("\"{}\"", socket_dir.to_string_lossy().replace('"', "\"\"")))),
         ("unix_socket_permissions", "0700".into()),
         ("password_encryption", quote("scram-sha-256")),
         // Small: several clusters share one person's machine.

@@ -10,21 +10,13 @@ pub enum PgError {
     #[error("{} holds no usable Postgres: {reason}", dir.display())]
     BinUnusable { dir: PathBuf, reason: String },
     #[error("{what} was made by Postgres {need}, but {} here; its data is untouched", found(have))]
-    WrongMajor {
-        what: String,
-        need: u32,
-        have: Vec<String>,
-    },
+    WrongMajor { what: String, need: u32, have: Vec<String> },
     #[error("psn runs as root, Postgres refuses to, and none of the accounts {} exists", list(tried))]
     NoAccount { tried: Vec<String> },
     #[error("{} (mode {mode:o}) cannot be entered by account {uid}, which runs Postgres because psn runs as root", path.display())]
     NotEnterable { path: PathBuf, mode: u32, uid: u32 },
     #[error("port {port} of {what} is taken{}", holder.as_deref().map(|h| format!(" by {h}")).unwrap_or_default())]
-    PortTaken {
-        what: String,
-        port: u16,
-        holder: Option<String>,
-    },
+    PortTaken { what: String, port: u16, holder: Option<String> },
     #[error("no free port between {from} and {to} on 127.0.0.1")]
     NoFreePort { from: u16, to: u16 },
     #[error("{} cannot be the folder of a Postgres cluster: {reason}", path.display())]
@@ -38,17 +30,9 @@ pub enum PgError {
     #[error("{} is not a private folder of account {uid}; it was not used", path.display())]
     SocketDir { path: PathBuf, uid: u32 },
     #[error("{tool} failed ({status}): {output}")]
-    Tool {
-        tool: &'static str,
-        status: String,
-        output: String,
-    },
+    Tool { tool: &'static str, status: String, output: String },
     #[error("Postgres of {id} ended while starting ({status}); its log says: {log}")]
-    StartFailed {
-        id: String,
-        status: String,
-        log: String,
-    },
+    StartFailed { id: String, status: String, log: String },
     #[error("Postgres of {id} was not ready after {seconds} s; its log says: {log}")]
     StartTimeout { id: String, seconds: u64, log: String },
     #[error("Postgres of {id} (process {pid}) does not stop")]
@@ -58,11 +42,7 @@ pub enum PgError {
     #[error("the generated certificate could not be made: {0}")]
     Tls(#[from] rcgen::Error),
     #[error("{doing} {}: {source}", path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 fn list(items: &[String]) -> String {
@@ -70,20 +50,12 @@ fn list(items: &[String]) -> String {
 }
 
 fn found(have: &[String]) -> String {
-    if have.is_empty() {
-        "no Postgres server is".into()
-    } else {
-        format!("only {} is", have.join(", "))
-    }
+    if have.is_empty() { "no Postgres server is".into() } else { format!("only {} is", have.join(", ")) }
 }
 
 impl PgError {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PgError {
-        move |source| PgError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| PgError::Io { doing, path: path.to_owned(), source }
     }
 
     /// Stable; documented in docs/errors.md.

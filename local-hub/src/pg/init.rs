@@ -95,10 +95,7 @@ impl Init<'_> {
             }
         }
         let unfinished = dir.join(format!("{UNFINISHED}{}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&unfinished)
-            .map_err(PgError::io("could not make", &unfinished))?;
+        DirBuilder::new().mode(0o700).create(&unfinished).map_err(PgError::io("could not make", &unfinished))?;
         hand_over(&unfinished, self.account)?;
         Ok(unfinished)
     }
@@ -161,7 +158,9 @@ async fn delete_patiently(path: &Path) -> Result<(), PgError> {
         let target = path.to_owned();
         match blocking(move || Ok(files::remove_dir(&target))).await? {
             Ok(()) => return Ok(()),
-            Err(e) if start.elapsed() > ORPHAN_PATIENCE => return Err(PgError::io("could not delete", path)(e)),
+            Err(e) if start.elapsed() > ORPHAN_PATIENCE => {
+                return Err(PgError::io("could not delete", path)(e));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }

@@ -134,15 +134,7 @@ impl Clusters {
         Tls::ensure(&tls_dir, account)?;
         let password = superuser_password(home, &pg_dir)?;
         remove_deleted(&pg_dir)?;
-        let inner = Inner {
-            pg_dir,
-            locks,
-            tls_dir,
-            account,
-            password,
-            options,
-            running: Mutex::default(),
-        };
+        let inner = Inner { pg_dir, locks, tls_dir, account, password, options, running: Mutex::default() };
         Ok(Clusters { inner: Arc::new(inner) })
     }
 
@@ -220,11 +212,8 @@ impl Clusters {
                 _ = certificate.tick() => true,
                 _ = servers.tick() => false,
             };
-            let known: Vec<(String, bool)> = self
-                .running()
-                .values()
-                .map(|info| (info.id.clone(), alive(info.pid)))
-                .collect();
+            let known: Vec<(String, bool)> =
+                self.running().values().map(|info| (info.id.clone(), alive(info.pid))).collect();
             for (id, alive) in known {
                 if alive && !renew {
                     continue;
@@ -271,10 +260,9 @@ impl Clusters {
             _ => Network::Loopback { port, tls: &tls },
         };
         let recorded = place.record()?;
-        if let (Some(major), Some(running)) = (
-            major,
-            server::attach(&place, network(recorded.map_or(0, |r| r.port))).await?,
-        ) {
+        if let (Some(major), Some(running)) =
+            (major, server::attach(&place, network(recorded.map_or(0, |r| r.port))).await?)
+        {
             return Ok(self.remember(&place, running, major));
         }
 
@@ -414,7 +402,9 @@ pub(crate) fn recorded_ports(pg_dir: &Path) -> BTreeSet<u16> {
 
 /// New numbers for recorded ports that strangers listen on. For a Home whose daemon does not run.
 pub(crate) fn renew_taken_ports(home: &Path, reserved: &BTreeSet<u16>) -> Result<(), PgError> {
-    let Some(dir) = canonical_pg_dir(home) else { return Ok(()) };
+    let Some(dir) = canonical_pg_dir(home) else {
+        return Ok(());
+    };
     for place in place::all(&dir) {
         let reserved = reserved.union(&recorded_ports(&dir)).copied().collect();
         place::renew_taken_port(&place, &reserved)?;

@@ -162,7 +162,9 @@ pub(crate) fn all(pg_dir: &Path) -> Vec<Place> {
 
 /// A recorded port that a stranger took gets a new number. For clusters that do not run.
 pub(crate) fn renew_taken_port(place: &Place, reserved: &std::collections::BTreeSet<u16>) -> Result<(), PgError> {
-    let Some(record) = place.record()? else { return Ok(()) };
+    let Some(record) = place.record()? else {
+        return Ok(());
+    };
     if port::is_free(record.port) || !place.mark.processes().is_empty() {
         return Ok(());
     }

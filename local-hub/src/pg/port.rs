@@ -34,11 +34,7 @@ pub(crate) fn is_free(port: u16) -> bool {
 }
 
 pub(crate) fn taken(what: impl Into<String>, port: u16) -> PgError {
-    PgError::PortTaken {
-        what: what.into(),
-        port,
-        holder: holder(port),
-    }
+    PgError::PortTaken { what: what.into(), port, holder: holder(port) }
 }
 
 /// The program that listens on the port, where the system tells (Linux, for processes that this account may look at).

@@ -22,15 +22,11 @@ pub(crate) struct Mark {
 
 impl Mark {
     pub(crate) fn new(config_dir: &str, cluster_name: &str) -> Mark {
-        Mark {
-            postmaster: format!(" -D {config_dir}"),
-            child: format!("postgres: {cluster_name}: "),
-        }
+        Mark { postmaster: format!(" -D {config_dir}"), child: format!("postgres: {cluster_name}: ") }
     }
 
     fn fits(&self, process: &Process) -> bool {
-        !process.zombie
-            && (process.command.ends_with(&self.postmaster) || process.command.starts_with(&self.child))
+        !process.zombie && (process.command.ends_with(&self.postmaster) || process.command.starts_with(&self.child))
     }
 
     /// Whether `pid` lives and is this cluster's. A zombie is dead: it still answers kill(pid, 0), and Postgres would
@@ -74,9 +70,7 @@ fn all() -> Vec<Process> {
         return ps(&["-ax"]);
     }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|e| from_proc(e.file_name().to_str()?.parse().ok()?))
-        .collect()
+    entries.filter_map(|e| from_proc(e.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 fn from_proc(pid: u32) -> Option<Process> {
@@ -85,11 +79,7 @@ fn from_proc(pid: u32) -> Option<Process> {
     let state = stat.rsplit(')').next()?.trim_start().chars().next()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
-    Some(Process {
-        pid,
-        zombie: matches!(state, 'Z' | 'X'),
-        command,
-    })
+    Some(Process { pid, zombie: matches!(state, 'Z' | 'X'), command })
 }
 
 fn ps(which: &[&str]) -> Vec<Process> {
@@ -106,11 +96,7 @@ fn ps(which: &[&str]) -> Vec<Process> {
 fn parse_ps(line: &str) -> Option<Process> {
     let (pid, rest) = line.trim_start().split_once(' ')?;
     let (stat, command) = rest.trim_start().split_once(' ').unwrap_or((rest.trim(), ""));
-    Some(Process {
-        pid: pid.parse().ok()?,
-        zombie: stat.starts_with('Z'),
-        command: command.trim().to_owned(),
-    })
+    Some(Process { pid: pid.parse().ok()?, zombie: stat.starts_with('Z'), command: command.trim().to_owned() })
 }
 
 #[cfg(test)]

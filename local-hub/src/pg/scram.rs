@@ -31,12 +31,8 @@ impl Keys {
     fn derive(password: &str, salt: &[u8], iterations: u32) -> Keys {
         // Postgres and libpq fall back to the raw bytes when a password is no valid SASLprep input.
         let prepared = stringprep::saslprep(password).unwrap_or(password.into());
-        let salted =
-            pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations);
-        Keys {
-            stored: Sha256::digest(hmac(&salted, b"Client Key")).into(),
-            server: hmac(&salted, b"Server Key"),
-        }
+        let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations);
+        Keys { stored: Sha256::digest(hmac(&salted, b"Client Key")).into(), server: hmac(&salted, b"Server Key") }
     }
 }
 
@@ -60,14 +56,9 @@ mod tests {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let keys = Keys::derive("pencil", &salt, 4096);
         let signature = hmac(&keys.server, AUTH_MESSAGE.as_bytes());
-        assert_eq!(
-            STANDARD.encode(signature),
-            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-        );
+        assert_eq!(STANDARD.encode(signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         // The proof is ClientKey xor ClientSignature; what is left after undoing the xor must hash to StoredKey.
-        let proof = STANDARD
-            .decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
-            .unwrap();
+        let proof = STANDARD.decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=").unwrap();
         let client_signature = hmac(&keys.stored, AUTH_MESSAGE.as_bytes());
         let client_key: Vec<u8> = proof.iter().zip(client_signature).map(|(a, b)| a ^ b).collect();
         assert_eq!(<[u8; 32]>::from(Sha256::digest(client_key)), keys.stored);

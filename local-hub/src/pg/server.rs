@@ -65,7 +65,9 @@ pub(crate) struct Running {
 pub(crate) async fn attach(place: &Place, network: Network<'_>) -> Result<Option<Running>, PgError> {
     let start = Instant::now();
     loop {
-        let Some(found) = PidFile::read(place)? else { return Ok(None) };
+        let Some(found) = PidFile::read(place)? else {
+            return Ok(None);
+        };
         if !place.mark.is(found.pid) {
             return Ok(None);
         }
@@ -76,10 +78,7 @@ pub(crate) async fn attach(place: &Place, network: Network<'_>) -> Result<Option
                 // It may have loaded the certificate before this one.
                 process::signal(found.pid, Signal::HUP);
             }
-            return Ok(Some(Running {
-                pid: found.pid,
-                port: found.port.unwrap_or(network.port()),
-            }));
+            return Ok(Some(Running { pid: found.pid, port: found.port.unwrap_or(network.port()) }));
         }
         if start.elapsed() > START_TIMEOUT {
             return Err(timeout(place, 0));
@@ -187,10 +186,7 @@ async fn end_leftovers(place: &Place) -> Result<(), PgError> {
 /// got the number later. This cluster has no processes here, so a number that is in use is not the server's. A number
 /// that is not in use is left to Postgres, which then also checks the shared memory that the file names.
 fn remove_stale_locks(place: &Place, socket_dir: &Path, port: u16) -> Result<(), PgError> {
-    let locks = [
-        place.data().join("postmaster.pid"),
-        socket_dir.join(format!(".s.PGSQL.{port}.lock")),
-    ];
+    let locks = [place.data().join("postmaster.pid"), socket_dir.join(format!(".s.PGSQL.{port}.lock"))];
     for file in locks {
         let text = files::read_optional(&file).map_err(PgError::io("could not read", &file))?;
         let Some(pid) = text.as_deref().and_then(|t| t.lines().next()?.trim().parse::<u32>().ok()) else {

@@ -1,5 +1,4 @@
 //! The certificate that the servers show on 127.0.0.1: one per Home, signed by itself, so that it is its own CA file.
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,12 +42,8 @@ impl Tls {
     }
 
     fn ensure_at(dir: &Path, account: Option<Account>, now: u64) -> Result<Tls, PgError> {
-        let mut tls = Tls {
-            cert: dir.join("server.crt"),
-            key: dir.join("server.key"),
-            ca: dir.join("ca.pem"),
-            made_at: 0,
-        };
+        let mut tls =
+            Tls { cert: dir.join("server.crt"), key: dir.join("server.key"), ca: dir.join("ca.pem"), made_at: 0 };
         let dates = dir.join("dates.json");
         let kept: Option<Dates> = files::read_optional(&dates)
             .map_err(PgError::io("could not read", &dates))?
@@ -100,10 +95,10 @@ impl Tls {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     const NOW: u64 = 1_800_000_000;

@@ -36,33 +36,17 @@ impl Hub {
     pub(crate) async fn start() -> Hub {
         let home = tempfile::tempdir().expect("a temporary folder");
         // Postgres may have to run as another account, which has to get through.
-        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))
-            .expect("chmod");
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let clusters = open(home.path());
         let db = control_database(&clusters).await;
         let key = tokens::generate("napi_", 64);
         // Ignored where another test of this process was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (address, server) = serve(context(&db, &clusters, &key)).await;
-        let mut hub = Hub {
-            clusters,
-            db,
-            key,
-            org: String::new(),
-            address,
-            server,
-            client,
-            home,
-        };
+        let mut hub = Hub { clusters, db, key, org: String::new(), address, server, client, home };
         let orgs = hub.get("/users/me/organizations").await;
-        hub.org = orgs["organizations"][0]["id"]
-            .as_str()
-            .expect("an organisation")
-            .to_owned();
+        hub.org = orgs["organizations"][0]["id"].as_str().expect("an organisation").to_owned();
         hub
     }
 
@@ -106,35 +90,22 @@ impl Hub {
         }
         let response = request.send().await.expect("the service answers");
         let status = response.status();
-        let request_id = response
-            .headers()
-            .get("x-neon-ret-request-id")
-            .expect("each reply names its request")
-            .clone();
+        let request_id = response.headers().get("x-neon-ret-request-id").expect("each reply names its request").clone();
         let text = response.text().await.expect("a body");
         if status == StatusCode::NO_CONTENT {
             assert_eq!(text, "");
             return (status, Value::Null);
         }
-        let body: Value =
-            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{method} {path}: {e}: {text}"));
+        let body: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{method} {path}: {e}: {text}"));
         let bare = path.split('?').next().expect("a path");
         schemas::check(method.as_str(), bare, status.as_u16(), &body);
         if !status.is_success() {
-            assert_eq!(
-                body["request_id"],
-                request_id.to_str().expect("a printable id")
-            );
+            assert_eq!(body["request_id"], request_id.to_str().expect("a printable id"));
         }
         (status, body)
     }
 
-    pub(crate) async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> (StatusCode, Value) {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         self.call_as(&self.key, method, path, body).await
     }
 
@@ -158,14 +129,7 @@ impl Hub {
     }
 
     /// Expects this status and a message that says so.
-    pub(crate) async fn refused(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-        status: u16,
-        says: &str,
-    ) {
+    pub(crate) async fn refused(&self, method: Method, path: &str, body: Option<Value>, status: u16, says: &str) {
         let (actual, reply) = self.call(method.clone(), path, body).await;
         assert_eq!(actual.as_u16(), status, "{method} {path}: {reply:#}");
         let message = reply["message"].as_str().expect("a message");
@@ -193,25 +157,19 @@ impl Hub {
             loop {
                 let list = self.get(&format!("/projects/{project}/operations")).await;
                 let operations = list["operations"].as_array().expect("operations").clone();
-                if operations
-                    .iter()
-                    .all(|o| o["status"] != "scheduling" && o["status"] != "running")
-                {
+                if operations.iter().all(|o| o["status"] != "scheduling" && o["status"] != "running") {
                     return operations;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, polled)
-            .await
-            .expect("the operations end")
+        tokio::time::timeout(PATIENCE, polled).await.expect("the operations end")
     }
 
     /// As a client that trusts nothing but the hub's certificate.
     pub(crate) async fn connect(&self, uri: &str) -> Result<PgConnection, sqlx::Error> {
-        let options = PgConnectOptions::from_str(uri)?
-            .ssl_mode(PgSslMode::VerifyFull)
-            .ssl_root_cert(self.clusters.ca_pem());
+        let options =
+            PgConnectOptions::from_str(uri)?.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(self.clusters.ca_pem());
         options.connect().await
     }
 }
@@ -222,12 +180,8 @@ impl Drop for Hub {
         let clusters = self.clusters.clone();
         // A runtime of its own: this one may be on its way out, and a failed test must leave no server behind either.
         let stopped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime
-                .block_on(clusters.stop_all())
-                .map_err(std::io::Error::other)
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(clusters.stop_all()).map_err(std::io::Error::other)
         })
         .join();
         if !matches!(stopped, Ok(Ok(_))) && !std::thread::panicking() {
@@ -241,24 +195,10 @@ pub(crate) fn open(home: &Path) -> Clusters {
 }
 
 async fn control_database(clusters: &Clusters) -> PgPool {
-    let control = clusters
-        .control()
-        .await
-        .expect("the control cluster starts");
-    let mut admin = control
-        .superuser_options("postgres")
-        .connect()
-        .await
-        .expect("the control cluster answers");
-    sqlx::query("CREATE DATABASE psn_hub")
-        .execute(&mut admin)
-        .await
-        .expect("CREATE DATABASE");
-    PgPoolOptions::new()
-        .max_connections(10)
-        .connect_with(control.superuser_options("psn_hub"))
-        .await
-        .expect("a pool")
+    let control = clusters.control().await.expect("the control cluster starts");
+    let mut admin = control.superuser_options("postgres").connect().await.expect("the control cluster answers");
+    sqlx::query("CREATE DATABASE psn_hub").execute(&mut admin).await.expect("CREATE DATABASE");
+    PgPoolOptions::new().max_connections(10).connect_with(control.superuser_options("psn_hub")).await.expect("a pool")
 }
 
 pub(crate) fn context(db: &PgPool, clusters: &Clusters, key: &str) -> NeonContext {
@@ -272,9 +212,7 @@ pub(crate) fn context(db: &PgPool, clusters: &Clusters, key: &str) -> NeonContex
 
 pub(crate) async fn serve(context: NeonContext) -> (SocketAddr, JoinHandle<()>) {
     let router = neon::router(context).await.expect("the routes");
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("serving") });
     (address, server)
@@ -285,32 +223,20 @@ pub(crate) fn project_id(created: &Value) -> &str {
 }
 
 pub(crate) fn uri(created: &Value) -> &str {
-    created["connection_uris"][0]["connection_uri"]
-        .as_str()
-        .expect("a connection URI")
+    created["connection_uris"][0]["connection_uri"].as_str().expect("a connection URI")
 }
 
 pub(crate) fn branch_path(created: &Value) -> String {
-    format!(
-        "/projects/{}/branches/{}",
-        project_id(created),
-        created["branch"]["id"].as_str().expect("a branch id")
-    )
+    format!("/projects/{}/branches/{}", project_id(created), created["branch"]["id"].as_str().expect("a branch id"))
 }
 
 pub(crate) async fn scalar<T>(pg: &mut PgConnection, sql: &'static str) -> T
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
 {
-    sqlx::query_scalar(sql)
-        .fetch_one(pg)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e}"))
+    sqlx::query_scalar(sql).fetch_one(pg).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
 pub(crate) async fn run(pg: &mut PgConnection, sql: &'static str) {
-    sqlx::raw_sql(sql)
-        .execute(pg)
-        .await
-        .unwrap_or_else(|e| panic!("{sql}: {e}"));
+    sqlx::raw_sql(sql).execute(pg).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }

@@ -15,47 +15,28 @@ async fn everything_is_there_after_a_restart() {
     let mut pg = hub.connect(uri(&kept)).await.unwrap();
     run(&mut pg, "CREATE TABLE t AS SELECT 42 AS x").await;
     drop(pg);
-    let endpoint = format!(
-        "/projects/{}/endpoints/{}",
-        project_id(&idle),
-        idle["endpoints"][0]["id"].as_str().unwrap()
-    );
+    let endpoint =
+        format!("/projects/{}/endpoints/{}", project_id(&idle), idle["endpoints"][0]["id"].as_str().unwrap());
     hub.post(&format!("{endpoint}/suspend"), json!({})).await;
     hub.settle(project_id(&idle)).await;
-    hub.delete(&format!("/projects/{}", project_id(&gone)))
-        .await;
+    hub.delete(&format!("/projects/{}", project_id(&gone))).await;
     wait_stopped(&hub, project_id(&gone)).await;
 
     // As after `down`: nothing of the projects runs.
     for created in [&kept, &idle, &gone] {
         hub.clusters.stop(project_id(created)).await.unwrap();
     }
-    let (org, before) = (
-        hub.org.clone(),
-        hub.get(&format!("/projects?org_id={}", hub.org)).await,
-    );
+    let (org, before) = (hub.org.clone(), hub.get(&format!("/projects?org_id={}", hub.org)).await);
     let clusters = hub.reopened();
     assert!(hub.restart(clusters).await.is_empty());
 
-    assert_eq!(
-        hub.get("/users/me/organizations").await["organizations"][0]["id"],
-        org.as_str()
-    );
-    assert_eq!(
-        hub.get(&format!("/projects?org_id={org}")).await["projects"],
-        before["projects"]
-    );
+    assert_eq!(hub.get("/users/me/organizations").await["organizations"][0]["id"], org.as_str());
+    assert_eq!(hub.get(&format!("/projects?org_id={org}")).await["projects"], before["projects"]);
     hub.settle(project_id(&kept)).await;
     let mut pg = hub.connect(uri(&kept)).await.unwrap();
     assert_eq!(scalar::<i32>(&mut pg, "SELECT x FROM t").await, 42);
-    assert!(
-        hub.connect(uri(&idle)).await.is_err(),
-        "a suspended endpoint stays suspended"
-    );
-    assert!(
-        hub.clusters.info(project_id(&gone)).is_none(),
-        "a deleted project is not started"
-    );
+    assert!(hub.connect(uri(&idle)).await.is_err(), "a suspended endpoint stays suspended");
+    assert!(hub.clusters.info(project_id(&gone)).is_none(), "a deleted project is not started");
 
     // Another key in the credentials: the old one is worth nothing.
     let old = std::mem::replace(&mut hub.key, "napi_another".into());
@@ -72,13 +53,7 @@ async fn what_was_cut_off_is_done_by_the_next_daemon() {
     let (id, branch) = (project_id(&created).to_owned(), branch_path(&created));
     let superuser = async |hub: &Hub| {
         use sqlx::ConnectOptions;
-        hub.clusters
-            .info(&id)
-            .unwrap()
-            .superuser_options("postgres")
-            .connect()
-            .await
-            .unwrap()
+        hub.clusters.info(&id).unwrap().superuser_options("postgres").connect().await.unwrap()
     };
 
     // The states that a crash during a creation can leave: nothing in the cluster yet; the role but not the database; all of
@@ -119,42 +94,20 @@ async fn what_was_cut_off_is_done_by_the_next_daemon() {
         assert!(hub.restart(clusters).await.is_empty(), "{cut}");
         hub.settle(&id).await;
         // The port may be another one where the cluster was made anew; the password is the one that was given out.
-        let now = hub
-            .get(&format!(
-                "/projects/{id}/connection_uri?database_name=neondb&role_name=neondb_owner"
-            ))
-            .await;
-        let mut pg = hub
-            .connect(now["uri"].as_str().unwrap())
-            .await
-            .unwrap_or_else(|e| panic!("{cut}: {e}"));
+        let now = hub.get(&format!("/projects/{id}/connection_uri?database_name=neondb&role_name=neondb_owner")).await;
+        let mut pg = hub.connect(now["uri"].as_str().unwrap()).await.unwrap_or_else(|e| panic!("{cut}: {e}"));
         assert_eq!(
-            scalar::<String>(
-                &mut pg,
-                "SELECT datdba::regrole::text FROM pg_database WHERE datname = 'neondb'"
-            )
-            .await,
+            scalar::<String>(&mut pg, "SELECT datdba::regrole::text FROM pg_database WHERE datname = 'neondb'").await,
             "neondb_owner"
         );
         let password = |uri: &str| uri.split('@').next().unwrap().to_owned();
-        assert_eq!(
-            password(now["uri"].as_str().unwrap()),
-            password(uri(&created)),
-            "{cut}"
-        );
+        assert_eq!(password(now["uri"].as_str().unwrap()), password(uri(&created)), "{cut}");
     }
 
     // Drops that were done but not written down.
-    hub.post(
-        &format!("{branch}/roles"),
-        json!({"role": {"name": "short"}}),
-    )
-    .await;
+    hub.post(&format!("{branch}/roles"), json!({"role": {"name": "short"}})).await;
     hub.settle(&id).await;
-    sqlx::query("UPDATE neon.roles SET pending = 'drop' WHERE name = 'short'")
-        .execute(&hub.db)
-        .await
-        .unwrap();
+    sqlx::query("UPDATE neon.roles SET pending = 'drop' WHERE name = 'short'").execute(&hub.db).await.unwrap();
     sqlx::query("UPDATE neon.operations SET status = 'running' WHERE seq = (SELECT max(seq) FROM neon.operations)")
         .execute(&hub.db)
         .await
@@ -162,14 +115,10 @@ async fn what_was_cut_off_is_done_by_the_next_daemon() {
     run(&mut superuser(&hub).await, "DROP ROLE short").await;
     let clusters = hub.reopened();
     assert!(hub.restart(clusters).await.is_empty());
-    let (status, _) = hub
-        .call(Method::GET, &format!("{branch}/roles/short"), None)
-        .await;
+    let (status, _) = hub.call(Method::GET, &format!("{branch}/roles/short"), None).await;
     assert_eq!(status, 404);
-    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM neon.roles WHERE name = 'short'")
-        .fetch_one(&hub.db)
-        .await
-        .unwrap();
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM neon.roles WHERE name = 'short'").fetch_one(&hub.db).await.unwrap();
     assert_eq!(left, 0);
 }
 
@@ -184,20 +133,12 @@ async fn a_daemon_that_dies_while_creating_leaves_one_whole_project() {
         // The daemon: a runtime of its own that goes away with everything that is under way in it.
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let daemon = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             runtime.block_on(async {
                 let db = sqlx::PgPool::connect_with(db_options).await.unwrap();
-                let (address, _server) =
-                    harness::serve(harness::context(&db, &clusters, &key)).await;
+                let (address, _server) = harness::serve(harness::context(&db, &clusters, &key)).await;
                 tell.send(address).unwrap();
-                tokio::task::spawn_blocking(move || stopped.recv())
-                    .await
-                    .unwrap()
-                    .unwrap();
+                tokio::task::spawn_blocking(move || stopped.recv()).await.unwrap().unwrap();
             });
             runtime.shutdown_background();
         });
@@ -227,31 +168,17 @@ async fn a_daemon_that_dies_while_creating_leaves_one_whole_project() {
         let clusters = hub.reopened();
         let failures = hub.restart(clusters).await;
         assert!(failures.is_empty(), "{name}: {failures:?}");
-        let found = hub
-            .get(&format!("/projects?org_id={}&search={name}", hub.org))
-            .await;
+        let found = hub.get(&format!("/projects?org_id={}&search={name}", hub.org)).await;
         let found = found["projects"].as_array().unwrap();
         assert_eq!(found.len(), 1, "{name}");
         let id = found[0]["id"].as_str().unwrap();
         hub.settle(id).await;
-        let uri = hub
-            .get(&format!(
-                "/projects/{id}/connection_uri?database_name=neondb&role_name=neondb_owner"
-            ))
-            .await;
-        hub.connect(uri["uri"].as_str().unwrap())
-            .await
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let uri = hub.get(&format!("/projects/{id}/connection_uri?database_name=neondb&role_name=neondb_owner")).await;
+        hub.connect(uri["uri"].as_str().unwrap()).await.unwrap_or_else(|e| panic!("{name}: {e}"));
     }
-    let projects: Vec<String> = sqlx::query_scalar("SELECT id FROM neon.projects ORDER BY id")
-        .fetch_all(&hub.db)
-        .await
-        .unwrap();
-    assert_eq!(
-        cluster_folders(&hub),
-        projects,
-        "each folder is a project's, and each project has one"
-    );
+    let projects: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM neon.projects ORDER BY id").fetch_all(&hub.db).await.unwrap();
+    assert_eq!(cluster_folders(&hub), projects, "each folder is a project's, and each project has one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,27 +193,13 @@ async fn a_project_that_was_deleted_a_week_ago_is_gone_with_its_folder() {
         .execute(&hub.db)
         .await
         .unwrap();
-    assert_eq!(
-        hub.get(&format!("/projects?org_id={}&recoverable=true", hub.org))
-            .await["projects"],
-        json!([])
-    );
-    hub.refused(
-        Method::POST,
-        &format!("/projects/{id}/recover"),
-        None,
-        404,
-        "project not found",
-    )
-    .await;
+    assert_eq!(hub.get(&format!("/projects?org_id={}&recoverable=true", hub.org)).await["projects"], json!([]));
+    hub.refused(Method::POST, &format!("/projects/{id}/recover"), None, 404, "project not found").await;
 
     let clusters = hub.reopened();
     assert!(hub.restart(clusters).await.is_empty());
     assert_eq!(cluster_folders(&hub), Vec::<String>::new());
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM neon.projects")
-        .fetch_one(&hub.db)
-        .await
-        .unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM neon.projects").fetch_one(&hub.db).await.unwrap();
     assert_eq!(rows, 0);
 }
 
@@ -296,12 +209,7 @@ pub(crate) fn cluster_folders(hub: &Hub) -> Vec<String> {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         // A project's id ends with eight digits.
-        .filter(|name| {
-            name.len() > 8
-                && name.as_bytes()[name.len() - 8..]
-                    .iter()
-                    .all(u8::is_ascii_digit)
-        })
+        .filter(|name| name.len() > 8 && name.as_bytes()[name.len() - 8..].iter().all(u8::is_ascii_digit))
         .collect();
     names.sort();
     names
@@ -310,13 +218,7 @@ pub(crate) fn cluster_folders(hub: &Hub) -> Vec<String> {
 /// Operations of a deleted project cannot be asked for any more.
 async fn wait_stopped(hub: &Hub, project: &str) {
     let sql = "SELECT count(*) FROM neon.operations WHERE project_id = $1 AND status IN ('scheduling', 'running')";
-    while sqlx::query_scalar::<_, i64>(sql)
-        .bind(project)
-        .fetch_one(&hub.db)
-        .await
-        .unwrap()
-        > 0
-    {
+    while sqlx::query_scalar::<_, i64>(sql).bind(project).fetch_one(&hub.db).await.unwrap() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -4,8 +4,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../schemas/neon.json"))
-        .expect("the committed schemas are JSON")
+    serde_json::from_str(include_str!("../schemas/neon.json")).expect("the committed schemas are JSON")
 });
 
 /// Panics unless `body` is what Neon documents for this reply.
@@ -19,24 +18,15 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: &Value) {
             format!("{route} {status}")
         }
         Some(route) => {
-            assert!(
-                !(200..300).contains(&status),
-                "Neon documents no {status} for {route}"
-            );
+            assert!(!(200..300).contains(&status), "Neon documents no {status} for {route}");
             format!("{route} error")
         }
     };
     let mut schema = replies[&key].clone();
     schema["$schema"] = DOCUMENT["$schema"].clone();
     schema["$defs"] = DOCUMENT["$defs"].clone();
-    let validator = jsonschema::options()
-        .should_validate_formats(true)
-        .build(&schema)
-        .expect("the schema is valid");
-    let errors: Vec<_> = validator
-        .iter_errors(body)
-        .map(|e| format!("{} at {}", e, e.instance_path()))
-        .collect();
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).expect("the schema is valid");
+    let errors: Vec<_> = validator.iter_errors(body).map(|e| format!("{} at {}", e, e.instance_path())).collect();
     assert!(errors.is_empty(), "{key}: {errors:#?}\n{body:#}");
 }
 
@@ -53,10 +43,7 @@ fn route(method: &str, path: &str) -> Option<String> {
             let segments: Vec<_> = template.split('/').collect();
             let fits = m == method
                 && segments.len() == concrete.len()
-                && segments
-                    .iter()
-                    .zip(&concrete)
-                    .all(|(s, c)| s == c || s.starts_with('{'));
+                && segments.iter().zip(&concrete).all(|(s, c)| s == c || s.starts_with('{'));
             fits.then(|| format!("{m} {template}"))
         })
         .collect();
@@ -69,37 +56,12 @@ fn the_schemas_refuse_what_they_should() {
     let refuses = |method, path, status, body: Value| {
         std::panic::catch_unwind(|| check(method, path, status, &body)).expect_err("was accepted");
     };
-    check(
-        "GET",
-        "/auth",
-        200,
-        &serde_json::json!({"account_id": "a", "auth_method": "api_key_user"}),
-    );
+    check("GET", "/auth", 200, &serde_json::json!({"account_id": "a", "auth_method": "api_key_user"}));
     refuses("GET", "/auth", 200, serde_json::json!({"account_id": "a"}));
-    refuses(
-        "GET",
-        "/auth",
-        200,
-        serde_json::json!({"account_id": "a", "auth_method": "other"}),
-    );
-    refuses(
-        "GET",
-        "/auth",
-        200,
-        serde_json::json!({"account_id": "a", "auth_method": "api_key_user", "unknown": 1}),
-    );
-    refuses(
-        "GET",
-        "/auth",
-        401,
-        serde_json::json!({"message": "no code"}),
-    );
-    refuses(
-        "GET",
-        "/projects/p/operations/o",
-        200,
-        serde_json::json!({"operation": {"id": "no-uuid"}}),
-    );
+    refuses("GET", "/auth", 200, serde_json::json!({"account_id": "a", "auth_method": "other"}));
+    refuses("GET", "/auth", 200, serde_json::json!({"account_id": "a", "auth_method": "api_key_user", "unknown": 1}));
+    refuses("GET", "/auth", 401, serde_json::json!({"message": "no code"}));
+    refuses("GET", "/projects/p/operations/o", 200, serde_json::json!({"operation": {"id": "no-uuid"}}));
     // A field that no part of an allOf knows, deep inside.
     refuses(
         "GET",

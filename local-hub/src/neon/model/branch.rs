@@ -132,13 +132,11 @@ impl Endpoint {
             region_id: row.region_id.clone(),
             r#type: "read_write",
             current_state: row.state.clone(),
-            pending_state: row.pending.as_deref().map(|action| {
-                if action == "suspend_compute" {
-                    "idle"
-                } else {
-                    "active"
-                }
-            }),
+            pending_state: row.pending.as_deref().map(
+                |action| {
+                    if action == "suspend_compute" { "idle" } else { "active" }
+                },
+            ),
             settings: BTreeMap::new(),
             pooler_enabled: false,
             pooler_mode: "transaction",

@@ -13,10 +13,7 @@ impl Pagination {
     /// The cursor comes with the last page too; a page that is not full ends the list. After an empty page it is the one that
     /// was asked with, and where there was none, there is nothing to page through.
     pub(crate) fn after(last: Option<i64>, asked: Option<String>) -> Option<Self> {
-        let cursor = last
-            .map(|seq| seq.to_string())
-            .or(asked)
-            .filter(|cursor| !cursor.is_empty())?;
+        let cursor = last.map(|seq| seq.to_string()).or(asked).filter(|cursor| !cursor.is_empty())?;
         Some(Self { cursor })
     }
 }

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
-    Branch, CREATION_SOURCE, Database, Endpoint, HOST, NEVER, NO_PERIOD, Operation, PLATFORM,
-    PROVISIONER, Pagination, Role,
+    Branch, CREATION_SOURCE, Database, Endpoint, HOST, NEVER, NO_PERIOD, Operation, PLATFORM, PROVISIONER, Pagination,
+    Role,
 };
 use crate::neon::store::projects::ProjectRow;
 
@@ -72,10 +72,7 @@ impl From<&ProjectRow> for ProjectCore {
                 suspend_timeout_seconds: NEVER,
             },
             settings: ProjectSettings {
-                allowed_ips: AllowedIps {
-                    ips: [],
-                    protected_branches_only: false,
-                },
+                allowed_ips: AllowedIps { ips: [], protected_branches_only: false },
                 enable_logical_replication: false,
                 block_public_connections: false,
                 block_vpc_connections: false,

@@ -48,14 +48,10 @@ pub(crate) async fn migrate(db: &PgPool) -> Result<(), sqlx::Error> {
 /// Makes the one local account with its organisation, and lets it in with this key and no other builtin one.
 pub(crate) async fn ensure_account(db: &PgPool, key_digest: &[u8; 32]) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(ACCOUNT_LOCK)
-        .execute(&mut *tx)
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ACCOUNT_LOCK).execute(&mut *tx).await?;
+    let account: Option<Uuid> = sqlx::query_scalar("SELECT id FROM neon.accounts ORDER BY created_at, id LIMIT 1")
+        .fetch_optional(&mut *tx)
         .await?;
-    let account: Option<Uuid> =
-        sqlx::query_scalar("SELECT id FROM neon.accounts ORDER BY created_at, id LIMIT 1")
-            .fetch_optional(&mut *tx)
-            .await?;
     let account = match account {
         Some(id) => id,
         None => {
@@ -64,12 +60,14 @@ pub(crate) async fn ensure_account(db: &PgPool, key_digest: &[u8; 32]) -> Result
                 .bind(id)
                 .execute(&mut *tx)
                 .await?;
-            sqlx::query("INSERT INTO neon.organizations (id, account_id, name, handle) VALUES ($1, $2, 'Local hub', $3)")
-                .bind(&org)
-                .bind(id)
-                .bind(format!("local-hub-{org}"))
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "INSERT INTO neon.organizations (id, account_id, name, handle) VALUES ($1, $2, 'Local hub', $3)",
+            )
+            .bind(&org)
+            .bind(id)
+            .bind(format!("local-hub-{org}"))
+            .execute(&mut *tx)
+            .await?;
             id
         }
     };
@@ -85,10 +83,7 @@ pub(crate) async fn ensure_account(db: &PgPool, key_digest: &[u8; 32]) -> Result
     tx.commit().await
 }
 
-pub(crate) async fn caller(
-    db: &PgPool,
-    key_digest: &[u8; 32],
-) -> Result<Option<Caller>, sqlx::Error> {
+pub(crate) async fn caller(db: &PgPool, key_digest: &[u8; 32]) -> Result<Option<Caller>, sqlx::Error> {
     let row: Option<(i64, Uuid, bool, Vec<String>)> = sqlx::query_as(
         "SELECT k.id, k.account_id, k.kind = 'organization',
                 ARRAY(SELECT o.id FROM neon.organizations o
@@ -101,26 +96,16 @@ pub(crate) async fn caller(
     Ok(row.map(|(key_id, account_id, organization, orgs)| Caller {
         key_id,
         account_id,
-        kind: if organization {
-            KeyKind::Organization
-        } else {
-            KeyKind::Personal
-        },
+        kind: if organization { KeyKind::Organization } else { KeyKind::Personal },
         orgs,
     }))
 }
 
 pub(crate) async fn account(db: &PgPool, id: Uuid) -> Result<Account, sqlx::Error> {
-    sqlx::query_as("SELECT id, email, name, last_name FROM neon.accounts WHERE id = $1")
-        .bind(id)
-        .fetch_one(db)
-        .await
+    sqlx::query_as("SELECT id, email, name, last_name FROM neon.accounts WHERE id = $1").bind(id).fetch_one(db).await
 }
 
-pub(crate) async fn organizations(
-    db: &PgPool,
-    account: Uuid,
-) -> Result<Vec<Organization>, sqlx::Error> {
+pub(crate) async fn organizations(db: &PgPool, account: Uuid) -> Result<Vec<Organization>, sqlx::Error> {
     sqlx::query_as("SELECT id, name, handle, created_at, updated_at FROM neon.organizations WHERE account_id = $1 ORDER BY created_at, id")
         .bind(account)
         .fetch_all(db)

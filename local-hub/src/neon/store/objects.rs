@@ -60,21 +60,14 @@ pub(crate) struct PendingDatabase {
     pub(crate) owner_name: String,
 }
 
-pub(crate) async fn roles(
-    db: impl PgExecutor<'_>,
-    branch: &str,
-) -> Result<Vec<RoleRow>, sqlx::Error> {
+pub(crate) async fn roles(db: impl PgExecutor<'_>, branch: &str) -> Result<Vec<RoleRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM neon.roles WHERE branch_id = $1 AND pending IS DISTINCT FROM 'drop' ORDER BY id")
         .bind(branch)
         .fetch_all(db)
         .await
 }
 
-pub(crate) async fn role(
-    db: impl PgExecutor<'_>,
-    branch: &str,
-    name: &str,
-) -> Result<Option<RoleRow>, sqlx::Error> {
+pub(crate) async fn role(db: impl PgExecutor<'_>, branch: &str, name: &str) -> Result<Option<RoleRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM neon.roles WHERE branch_id = $1 AND name = $2 AND pending IS DISTINCT FROM 'drop'")
         .bind(branch)
         .bind(name)
@@ -117,18 +110,16 @@ async fn set_secret(tx: &mut PgConnection, role: i64, secret: &Secret) -> Result
     Ok(())
 }
 
-pub(crate) async fn reset_password(
-    tx: &mut PgConnection,
-    role: i64,
-    secret: &Secret,
-) -> Result<RoleRow, sqlx::Error> {
+pub(crate) async fn reset_password(tx: &mut PgConnection, role: i64, secret: &Secret) -> Result<RoleRow, sqlx::Error> {
     set_secret(tx, role, secret).await?;
     // A role that is not in the cluster yet stays to be created; its new password goes with it.
-    sqlx::query_as("UPDATE neon.roles SET pending = coalesce(pending, $2), updated_at = now() WHERE id = $1 RETURNING *")
-        .bind(role)
-        .bind(Change::Password.as_str())
-        .fetch_one(tx)
-        .await
+    sqlx::query_as(
+        "UPDATE neon.roles SET pending = coalesce(pending, $2), updated_at = now() WHERE id = $1 RETURNING *",
+    )
+    .bind(role)
+    .bind(Change::Password.as_str())
+    .fetch_one(tx)
+    .await
 }
 
 pub(crate) async fn drop_role(tx: &mut PgConnection, role: i64) -> Result<(), sqlx::Error> {
@@ -141,22 +132,15 @@ pub(crate) async fn drop_role(tx: &mut PgConnection, role: i64) -> Result<(), sq
 }
 
 /// The password, where it is kept.
-pub(crate) async fn password(
-    db: impl PgExecutor<'_>,
-    role: i64,
-) -> Result<Option<String>, sqlx::Error> {
-    let row: Option<Option<String>> =
-        sqlx::query_scalar("SELECT password FROM neon.role_passwords WHERE role_id = $1")
-            .bind(role)
-            .fetch_optional(db)
-            .await?;
+pub(crate) async fn password(db: impl PgExecutor<'_>, role: i64) -> Result<Option<String>, sqlx::Error> {
+    let row: Option<Option<String>> = sqlx::query_scalar("SELECT password FROM neon.role_passwords WHERE role_id = $1")
+        .bind(role)
+        .fetch_optional(db)
+        .await?;
     Ok(row.flatten())
 }
 
-pub(crate) async fn databases(
-    db: impl PgExecutor<'_>,
-    branch: &str,
-) -> Result<Vec<DatabaseRow>, sqlx::Error> {
+pub(crate) async fn databases(db: impl PgExecutor<'_>, branch: &str) -> Result<Vec<DatabaseRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM neon.databases WHERE branch_id = $1 AND pending IS DISTINCT FROM 'drop' ORDER BY id")
         .bind(branch)
         .fetch_all(db)
@@ -168,11 +152,13 @@ pub(crate) async fn database(
     branch: &str,
     name: &str,
 ) -> Result<Option<DatabaseRow>, sqlx::Error> {
-    sqlx::query_as("SELECT * FROM neon.databases WHERE branch_id = $1 AND name = $2 AND pending IS DISTINCT FROM 'drop'")
-        .bind(branch)
-        .bind(name)
-        .fetch_optional(db)
-        .await
+    sqlx::query_as(
+        "SELECT * FROM neon.databases WHERE branch_id = $1 AND name = $2 AND pending IS DISTINCT FROM 'drop'",
+    )
+    .bind(branch)
+    .bind(name)
+    .fetch_optional(db)
+    .await
 }
 
 /// `None` when a database of that name is there already, be it on its way out.
@@ -245,39 +231,21 @@ pub(crate) async fn pending_databases(
 }
 
 pub(crate) async fn role_applied(db: &mut PgConnection, role: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.roles SET pending = NULL WHERE id = $1")
-        .bind(role)
-        .execute(db)
-        .await?;
+    sqlx::query("UPDATE neon.roles SET pending = NULL WHERE id = $1").bind(role).execute(db).await?;
     Ok(())
 }
 
 pub(crate) async fn role_dropped(db: &mut PgConnection, role: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM neon.roles WHERE id = $1")
-        .bind(role)
-        .execute(db)
-        .await?;
+    sqlx::query("DELETE FROM neon.roles WHERE id = $1").bind(role).execute(db).await?;
     Ok(())
 }
 
-pub(crate) async fn database_applied(
-    db: &mut PgConnection,
-    database: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.databases SET pending = NULL WHERE id = $1")
-        .bind(database)
-        .execute(db)
-        .await?;
+pub(crate) async fn database_applied(db: &mut PgConnection, database: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE neon.databases SET pending = NULL WHERE id = $1").bind(database).execute(db).await?;
     Ok(())
 }
 
-pub(crate) async fn database_dropped(
-    db: &mut PgConnection,
-    database: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM neon.databases WHERE id = $1")
-        .bind(database)
-        .execute(db)
-        .await?;
+pub(crate) async fn database_dropped(db: &mut PgConnection, database: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM neon.databases WHERE id = $1").bind(database).execute(db).await?;
     Ok(())
 }

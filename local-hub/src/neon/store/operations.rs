@@ -27,14 +27,9 @@ impl Action {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [
-            Action::CreateTimeline,
-            Action::StartCompute,
-            Action::SuspendCompute,
-            Action::ApplyConfig,
-        ]
-        .into_iter()
-        .find(|a| a.as_str() == text)
+        [Action::CreateTimeline, Action::StartCompute, Action::SuspendCompute, Action::ApplyConfig]
+            .into_iter()
+            .find(|a| a.as_str() == text)
     }
 }
 
@@ -77,10 +72,7 @@ pub(crate) async fn schedule(
         .await?;
         rows.push(row);
     }
-    let last = actions
-        .iter()
-        .rev()
-        .find(|a| matches!(a, Action::StartCompute | Action::SuspendCompute));
+    let last = actions.iter().rev().find(|a| matches!(a, Action::StartCompute | Action::SuspendCompute));
     if let Some(last) = last {
         sqlx::query("UPDATE neon.endpoints SET should_run = $2 WHERE id = $1")
             .bind(&endpoint.id)
@@ -92,10 +84,7 @@ pub(crate) async fn schedule(
 }
 
 /// The next one to do, the one that a dead daemon left running included.
-pub(crate) async fn next(
-    db: &mut PgConnection,
-    project: &str,
-) -> Result<Option<OperationRow>, sqlx::Error> {
+pub(crate) async fn next(db: &mut PgConnection, project: &str) -> Result<Option<OperationRow>, sqlx::Error> {
     sqlx::query_as(
         "UPDATE neon.operations SET status = 'running', started_at = coalesce(started_at, now()), updated_at = now()
          WHERE seq = (SELECT min(seq) FROM neon.operations WHERE project_id = $1 AND status IN ('scheduling', 'running'))
@@ -115,24 +104,19 @@ pub(crate) async fn finish(db: &mut PgConnection, id: Uuid) -> Result<(), sqlx::
 }
 
 /// One more failure, after which it is tried again.
-pub(crate) async fn count_failure(
-    db: &mut PgConnection,
-    id: Uuid,
-    error: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.operations SET failures_count = failures_count + 1, error = $2, updated_at = now() WHERE id = $1")
-        .bind(id)
-        .bind(error)
-        .execute(db)
-        .await?;
+pub(crate) async fn count_failure(db: &mut PgConnection, id: Uuid, error: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE neon.operations SET failures_count = failures_count + 1, error = $2, updated_at = now() WHERE id = $1",
+    )
+    .bind(id)
+    .bind(error)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
 /// Gives it up, and with it what was to follow.
-pub(crate) async fn fail(
-    db: &mut PgConnection,
-    operation: &OperationRow,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn fail(db: &mut PgConnection, operation: &OperationRow) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE neon.operations SET status = CASE WHEN id = $2 THEN 'failed' ELSE 'cancelled' END, ended_at = now(), updated_at = now()
          WHERE project_id = $1 AND status IN ('scheduling', 'running')",
@@ -159,11 +143,7 @@ pub(crate) async fn list(
         .await
 }
 
-pub(crate) async fn get(
-    db: impl PgExecutor<'_>,
-    project: &str,
-    id: Uuid,
-) -> Result<Option<OperationRow>, sqlx::Error> {
+pub(crate) async fn get(db: impl PgExecutor<'_>, project: &str, id: Uuid) -> Result<Option<OperationRow>, sqlx::Error> {
     sqlx::query_as("SELECT * FROM neon.operations WHERE project_id = $1 AND id = $2")
         .bind(project)
         .bind(id)

@@ -84,7 +84,10 @@ pub(crate) struct Listing<'a> {
 
 macro_rules! select_projects {
     ($rest:literal) => {
-        concat!("SELECT p.*, o.name AS org_name FROM neon.projects p JOIN neon.organizations o ON o.id = p.org_id ", $rest)
+        concat!(
+            "SELECT p.*, o.name AS org_name FROM neon.projects p JOIN neon.organizations o ON o.id = p.org_id ",
+            $rest
+        )
     };
 }
 
@@ -108,10 +111,7 @@ macro_rules! select_endpoints {
     };
 }
 
-pub(crate) async fn list(
-    db: &PgPool,
-    listing: &Listing<'_>,
-) -> Result<Vec<ProjectRow>, sqlx::Error> {
+pub(crate) async fn list(db: &PgPool, listing: &Listing<'_>) -> Result<Vec<ProjectRow>, sqlx::Error> {
     sqlx::query_as(select_projects!(
         "WHERE p.org_id = $1 AND NOT p.abandoned AND p.seq > $2
            AND (strpos(lower(p.name), lower($3)) > 0 OR strpos(p.id, lower($3)) > 0)
@@ -128,11 +128,7 @@ pub(crate) async fn list(
 }
 
 /// A project that the caller may see and that is not deleted.
-pub(crate) async fn get(
-    db: impl PgExecutor<'_>,
-    orgs: &[String],
-    id: &str,
-) -> Result<ProjectRow, ApiError> {
+pub(crate) async fn get(db: impl PgExecutor<'_>, orgs: &[String], id: &str) -> Result<ProjectRow, ApiError> {
     sqlx::query_as(select_projects!(
         "WHERE p.id = $1 AND p.org_id = ANY($2) AND NOT p.abandoned AND p.deleted_at IS NULL"
     ))
@@ -144,11 +140,7 @@ pub(crate) async fn get(
 }
 
 /// The same, held against every other change until the transaction ends. 423 while an operation is under way.
-pub(crate) async fn lock(
-    tx: &mut PgConnection,
-    orgs: &[String],
-    id: &str,
-) -> Result<ProjectRow, ApiError> {
+pub(crate) async fn lock(tx: &mut PgConnection, orgs: &[String], id: &str) -> Result<ProjectRow, ApiError> {
     let project = sqlx::query_as(select_projects!(
         "WHERE p.id = $1 AND p.org_id = ANY($2) AND NOT p.abandoned AND p.deleted_at IS NULL FOR UPDATE OF p"
     ))
@@ -162,11 +154,7 @@ pub(crate) async fn lock(
 }
 
 /// A deleted project that can still be had back, held like [`lock`].
-pub(crate) async fn lock_deleted(
-    tx: &mut PgConnection,
-    orgs: &[String],
-    id: &str,
-) -> Result<ProjectRow, ApiError> {
+pub(crate) async fn lock_deleted(tx: &mut PgConnection, orgs: &[String], id: &str) -> Result<ProjectRow, ApiError> {
     let project = sqlx::query_as(select_projects!(
         "WHERE p.id = $1 AND p.org_id = ANY($2) AND NOT p.abandoned AND p.recoverable_until > now() FOR UPDATE OF p"
     ))
@@ -180,26 +168,21 @@ pub(crate) async fn lock_deleted(
 }
 
 async fn refuse_while_operating(tx: &mut PgConnection, id: &str) -> Result<(), ApiError> {
-    if is_operating(tx, id).await? {
-        Err(ApiError::locked())
-    } else {
-        Ok(())
-    }
+    if is_operating(tx, id).await? { Err(ApiError::locked()) } else { Ok(()) }
 }
 
 async fn is_operating(tx: &mut PgConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM neon.operations WHERE project_id = $1 AND status IN ('scheduling', 'running'))")
-        .bind(id)
-        .fetch_one(tx)
-        .await
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM neon.operations WHERE project_id = $1 AND status IN ('scheduling', 'running'))",
+    )
+    .bind(id)
+    .fetch_one(tx)
+    .await
 }
 
 /// Holds a project like [`lock`], for the daemon itself. Says whether no operation is under way.
 pub(crate) async fn lock_idle(tx: &mut PgConnection, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query("SELECT FROM neon.projects WHERE id = $1 FOR UPDATE")
-        .bind(id)
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query("SELECT FROM neon.projects WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
     Ok(!is_operating(tx, id).await?)
 }
 
@@ -229,14 +212,12 @@ pub(crate) async fn insert_branch(
     id: &str,
     name: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO neon.branches (id, project_id, name, is_default) VALUES ($1, $2, $3, true)",
-    )
-    .bind(id)
-    .bind(project)
-    .bind(name)
-    .execute(tx)
-    .await?;
+    sqlx::query("INSERT INTO neon.branches (id, project_id, name, is_default) VALUES ($1, $2, $3, true)")
+        .bind(id)
+        .bind(project)
+        .bind(name)
+        .execute(tx)
+        .await?;
     Ok(())
 }
 
@@ -272,47 +253,41 @@ pub(crate) async fn update(tx: &mut PgConnection, project: &ProjectRow) -> Resul
 }
 
 pub(crate) async fn mark_deleted(tx: &mut PgConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.projects SET deleted_at = now(), recoverable_until = now() + $2, updated_at = now() WHERE id = $1")
-        .bind(id)
-        .bind(TimeDelta::days(RECOVERY_DAYS))
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "UPDATE neon.projects SET deleted_at = now(), recoverable_until = now() + $2, updated_at = now() WHERE id = $1",
+    )
+    .bind(id)
+    .bind(TimeDelta::days(RECOVERY_DAYS))
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
 pub(crate) async fn mark_recovered(tx: &mut PgConnection, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.projects SET deleted_at = NULL, recoverable_until = NULL, updated_at = now() WHERE id = $1")
-        .bind(id)
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "UPDATE neon.projects SET deleted_at = NULL, recoverable_until = NULL, updated_at = now() WHERE id = $1",
+    )
+    .bind(id)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 
 /// Takes a project out of sight for good. Its cluster goes next, its rows last ([`erase`]).
 pub(crate) async fn abandon(db: impl PgExecutor<'_>, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.projects SET abandoned = true WHERE id = $1")
-        .bind(id)
-        .execute(db)
-        .await?;
+    sqlx::query("UPDATE neon.projects SET abandoned = true WHERE id = $1").bind(id).execute(db).await?;
     Ok(())
 }
 
 pub(crate) async fn erase(db: impl PgExecutor<'_>, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM neon.projects WHERE id = $1 AND abandoned")
-        .bind(id)
-        .execute(db)
-        .await?;
+    sqlx::query("DELETE FROM neon.projects WHERE id = $1 AND abandoned").bind(id).execute(db).await?;
     Ok(())
 }
 
 /// Abandons what can no longer be recovered, and names everything that is abandoned.
 pub(crate) async fn expire(db: &PgPool) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query("UPDATE neon.projects SET abandoned = true WHERE recoverable_until <= now()")
-        .execute(db)
-        .await?;
-    sqlx::query_scalar("SELECT id FROM neon.projects WHERE abandoned ORDER BY seq")
-        .fetch_all(db)
-        .await
+    sqlx::query("UPDATE neon.projects SET abandoned = true WHERE recoverable_until <= now()").execute(db).await?;
+    sqlx::query_scalar("SELECT id FROM neon.projects WHERE abandoned ORDER BY seq").fetch_all(db).await
 }
 
 /// Projects whose endpoint has to run, or whose operations were cut off.
@@ -328,23 +303,14 @@ pub(crate) async fn to_resume(db: &PgPool) -> Result<Vec<String>, sqlx::Error> {
     .await
 }
 
-pub(crate) async fn branches(
-    db: impl PgExecutor<'_>,
-    project: &str,
-) -> Result<Vec<BranchRow>, sqlx::Error> {
-    sqlx::query_as(select_branches!(
-        "WHERE b.project_id = $1 ORDER BY b.created_at, b.id"
-    ))
-    .bind(project)
-    .fetch_all(db)
-    .await
+pub(crate) async fn branches(db: impl PgExecutor<'_>, project: &str) -> Result<Vec<BranchRow>, sqlx::Error> {
+    sqlx::query_as(select_branches!("WHERE b.project_id = $1 ORDER BY b.created_at, b.id"))
+        .bind(project)
+        .fetch_all(db)
+        .await
 }
 
-pub(crate) async fn branch(
-    db: impl PgExecutor<'_>,
-    project: &str,
-    id: &str,
-) -> Result<BranchRow, ApiError> {
+pub(crate) async fn branch(db: impl PgExecutor<'_>, project: &str, id: &str) -> Result<BranchRow, ApiError> {
     sqlx::query_as(select_branches!("WHERE b.project_id = $1 AND b.id = $2"))
         .bind(project)
         .bind(id)
@@ -353,10 +319,7 @@ pub(crate) async fn branch(
         .ok_or_else(|| ApiError::not_found("branch"))
 }
 
-pub(crate) async fn default_branch(
-    db: impl PgExecutor<'_>,
-    project: &str,
-) -> Result<BranchRow, ApiError> {
+pub(crate) async fn default_branch(db: impl PgExecutor<'_>, project: &str) -> Result<BranchRow, ApiError> {
     sqlx::query_as(select_branches!("WHERE b.project_id = $1 AND b.is_default"))
         .bind(project)
         .fetch_optional(db)
@@ -364,23 +327,14 @@ pub(crate) async fn default_branch(
         .ok_or_else(|| ApiError::not_found("branch"))
 }
 
-pub(crate) async fn endpoints(
-    db: impl PgExecutor<'_>,
-    project: &str,
-) -> Result<Vec<EndpointRow>, sqlx::Error> {
-    sqlx::query_as(select_endpoints!(
-        "WHERE e.project_id = $1 ORDER BY e.created_at, e.id"
-    ))
-    .bind(project)
-    .fetch_all(db)
-    .await
+pub(crate) async fn endpoints(db: impl PgExecutor<'_>, project: &str) -> Result<Vec<EndpointRow>, sqlx::Error> {
+    sqlx::query_as(select_endpoints!("WHERE e.project_id = $1 ORDER BY e.created_at, e.id"))
+        .bind(project)
+        .fetch_all(db)
+        .await
 }
 
-pub(crate) async fn endpoint(
-    db: impl PgExecutor<'_>,
-    project: &str,
-    id: &str,
-) -> Result<EndpointRow, ApiError> {
+pub(crate) async fn endpoint(db: impl PgExecutor<'_>, project: &str, id: &str) -> Result<EndpointRow, ApiError> {
     sqlx::query_as(select_endpoints!("WHERE e.project_id = $1 AND e.id = $2"))
         .bind(project)
         .bind(id)
@@ -390,17 +344,12 @@ pub(crate) async fn endpoint(
 }
 
 /// The endpoint that a branch is reached through.
-pub(crate) async fn endpoint_of_branch(
-    db: impl PgExecutor<'_>,
-    branch: &str,
-) -> Result<EndpointRow, ApiError> {
-    sqlx::query_as(select_endpoints!(
-        "WHERE e.branch_id = $1 ORDER BY e.created_at, e.id LIMIT 1"
-    ))
-    .bind(branch)
-    .fetch_optional(db)
-    .await?
-    .ok_or_else(|| ApiError::not_found("endpoint"))
+pub(crate) async fn endpoint_of_branch(db: impl PgExecutor<'_>, branch: &str) -> Result<EndpointRow, ApiError> {
+    sqlx::query_as(select_endpoints!("WHERE e.branch_id = $1 ORDER BY e.created_at, e.id LIMIT 1"))
+        .bind(branch)
+        .fetch_optional(db)
+        .await?
+        .ok_or_else(|| ApiError::not_found("endpoint"))
 }
 
 /// The cluster exists: from now on the project says the truth about it.
@@ -423,19 +372,17 @@ pub(crate) async fn cluster_created(
 }
 
 async fn set_port(db: &mut PgConnection, project: &str, port: u16) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.endpoints SET port = $2, updated_at = now() WHERE project_id = $1 AND port IS DISTINCT FROM $2")
-        .bind(project)
-        .bind(i32::from(port))
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE neon.endpoints SET port = $2, updated_at = now() WHERE project_id = $1 AND port IS DISTINCT FROM $2",
+    )
+    .bind(project)
+    .bind(i32::from(port))
+    .execute(db)
+    .await?;
     Ok(())
 }
 
-pub(crate) async fn endpoint_active(
-    db: &mut PgConnection,
-    project: &str,
-    port: u16,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn endpoint_active(db: &mut PgConnection, project: &str, port: u16) -> Result<(), sqlx::Error> {
     set_port(&mut *db, project, port).await?;
     sqlx::query(
         "UPDATE neon.endpoints SET state = 'active', started_at = now(), suspended_at = NULL, updated_at = now() WHERE project_id = $1",
@@ -447,9 +394,11 @@ pub(crate) async fn endpoint_active(
 }
 
 pub(crate) async fn endpoint_idle(db: &mut PgConnection, project: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE neon.endpoints SET state = 'idle', suspended_at = now(), updated_at = now() WHERE project_id = $1")
-        .bind(project)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE neon.endpoints SET state = 'idle', suspended_at = now(), updated_at = now() WHERE project_id = $1",
+    )
+    .bind(project)
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -1,0 +1,78 @@
+//! Why the database gives no answer, as guests are told.
+use psn_bindings::imports::psn::plugin::db::Error;
+
+use crate::capabilities::Call;
+use crate::hub::connection::ConnectError;
+
+/// The longest message, in bytes: Postgres quotes whole values.
+const MAX_MESSAGE: usize = 2048;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// Refused on this side: it never reached the database.
+    #[error("{0}")]
+    Denied(String),
+    #[error("{message}")]
+    Database { message: String, sqlstate: Option<String> },
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    TooLarge(String),
+    #[error(
+        "the call's time was up before the database had answered; what it was doing is rolled back, unless it was the commit"
+    )]
+    Deadline,
+}
+
+impl Fault {
+    /// Whether the connection can no longer be used: an answer may still be on its way.
+    pub(super) fn is_fatal(&self) -> bool {
+        !matches!(self, Fault::Denied(_) | Fault::Database { .. })
+    }
+
+    /// A statement that Postgres accepted and psn cannot carry out.
+    pub(super) fn unsupported(message: String) -> Self {
+        Fault::Database { message, sqlstate: None }
+    }
+
+    pub(super) fn into_error(self, call: &mut Call) -> Error {
+        let message = call.spoken("a database error", &self.to_string(), MAX_MESSAGE);
+        let (code, sqlstate) = match self {
+            Fault::Denied(_) => ("denied", None),
+            Fault::Database { sqlstate, .. } => ("database", sqlstate),
+            Fault::Unavailable(_) => ("unavailable", None),
+            Fault::TooLarge(_) => ("too-large", None),
+            Fault::Deadline => ("deadline", None),
+        };
+        Error { code: code.to_owned(), message, sqlstate }
+    }
+}
+
+/// `query_canceled`: the only one who cancels is the time limit that the session set.
+const CANCELED: &str = "57014";
+
+impl From<sqlx::Error> for Fault {
+    fn from(e: sqlx::Error) -> Self {
+        match e {
+            sqlx::Error::Database(e) => {
+                let sqlstate = e.code().map(std::borrow::Cow::into_owned);
+                match sqlstate.as_deref() {
+                    Some(CANCELED) => Fault::Deadline,
+                    // The server goes down, or ended the session.
+                    Some(s) if s.starts_with("57P") || s.starts_with("08") || s == "25P03" => {
+                        Fault::Unavailable(e.message().to_owned())
+                    }
+                    _ => Fault::Database { message: e.message().to_owned(), sqlstate },
+                }
+            }
+            e => Fault::Unavailable(format!("the connection to the database broke: {e}")),
+        }
+    }
+}
+
+impl From<ConnectError> for Fault {
+    fn from(e: ConnectError) -> Self {
+        let fix = e.coded().fix.join("; ");
+        Fault::Unavailable(format!("{e}. To fix: {fix}"))
+    }
+}

@@ -1,0 +1,241 @@
+//! What the host adds to a request on its way out: the service's credential, and secrets that a JSON body refers to.
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderName, HeaderValue, USER_AGENT};
+use serde_json::Value;
+use url::Position;
+use zeroize::Zeroizing;
+
+use super::policy::Authorised;
+use crate::capabilities::clean::quoted;
+use crate::plugins::manifest::covers;
+use crate::secret::{Secrets, is_secret_name};
+
+/// What begins a reference to a secret: `{{secret:NAME}}`.
+const OPEN: &str = "{{secret:";
+const CLOSE: &str = "}}";
+
+/// A request with its secrets. Made of an [`Authorised`] only.
+pub(super) struct Outgoing<'a> {
+    authorised: &'a Authorised,
+    credential: Option<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InjectError {
+    #[error("a reference {OPEN}…{CLOSE} stands in {0}; it is replaced in the string values of a JSON body only")]
+    Elsewhere(&'static str),
+    #[error("{} is no reference to a secret; one looks like {{{{secret:DATABASE_URL}}}}", quoted(.0))]
+    Malformed(String),
+    #[error(
+        "the service `{service}` may not receive the secret {name}; the manifest line inject = [\"{name}\"] under service = \"{service}\" would allow it"
+    )]
+    NotGranted { service: String, name: String },
+    #[error(
+        "the secret {name} is not set; `psn keys set {name}` sets one that you have, and `psn run setup` makes the others"
+    )]
+    Missing { name: String },
+    #[error("the secret {name} holds characters that no header can carry; set it again without line ends")]
+    NotAHeader { name: String },
+}
+
+impl<'a> Outgoing<'a> {
+    pub(super) fn new(
+        authorised: &'a Authorised,
+        body: Option<Vec<u8>>,
+        secrets: &Secrets,
+    ) -> Result<Self, InjectError> {
+        no_references_elsewhere(authorised)?;
+        let service = authorised.service();
+        let credential = match &service.auth {
+            Some(auth) => {
+                let secret =
+                    secrets.get(&auth.secret).ok_or_else(|| InjectError::Missing { name: auth.secret.clone() })?;
+                let value = Zeroizing::new(if auth.bearer {
+                    format!("Bearer {}", secret.expose())
+                } else {
+                    secret.expose().to_owned()
+                });
+                let mut value =
+                    HeaderValue::from_str(&value).map_err(|_| InjectError::NotAHeader { name: auth.secret.clone() })?;
+                value.set_sensitive(true);
+                Some((auth.header.clone(), value))
+            }
+            None => None,
+        };
+        let body = match body {
+            Some(body) => with_secrets(body, |name| {
+                if !covers(&service.inject, name) {
+                    return Err(InjectError::NotGranted { service: service.name.clone(), name: name.to_owned() });
+                }
+                let secret = secrets.get(name).ok_or_else(|| InjectError::Missing { name: name.to_owned() })?;
+                // As it stands inside a JSON string.
+                let quoted = Zeroizing::new(Value::from(secret.expose()).to_string());
+                Ok(Zeroizing::new(quoted[1..quoted.len() - 1].to_owned()))
+            })?,
+            None => Bytes::new(),
+        };
+        Ok(Self { authorised, credential, body })
+    }
+
+    /// Bytes that go out, besides what the host adds to every request.
+    pub(super) fn size(&self) -> u64 {
+        let headers: usize = self.authorised.headers().iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        (self.authorised.url().as_str().len() + headers + self.body.len()) as u64
+    }
+
+    /// As it goes over a connection.
+    pub(super) fn request(&self) -> Request<Full<Bytes>> {
+        static AGENT: OnceLock<HeaderValue> = OnceLock::new();
+        let url = self.authorised.url();
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.authorised.method().clone();
+        *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery]
+            .parse()
+            .expect("the policy lets only ASCII without spaces through");
+        let headers = request.headers_mut();
+        *headers = self.authorised.headers().clone();
+        headers.insert(HOST, url[Position::BeforeHost..Position::AfterPort].parse().expect("a URL's host is ASCII"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        let agent = AGENT.get_or_init(|| HeaderValue::from_static(concat!("psn/", env!("CARGO_PKG_VERSION"))));
+        headers.entry(USER_AGENT).or_insert_with(|| agent.clone());
+        if let Some((name, value)) = &self.credential {
+            headers.insert(name, value.clone());
+        }
+        request
+    }
+}
+
+fn no_references_elsewhere(authorised: &Authorised) -> Result<(), InjectError> {
+    let url = percent_encoding::percent_decode_str(authorised.url().as_str()).decode_utf8_lossy();
+    if url.contains(OPEN) {
+        return Err(InjectError::Elsewhere("the path or query"));
+    }
+    if authorised.headers().values().any(|v| String::from_utf8_lossy(v.as_bytes()).contains(OPEN)) {
+        return Err(InjectError::Elsewhere("a header"));
+    }
+    Ok(())
+}
+
+/// The body with its references replaced. It stays as it was written otherwise, to the byte.
+fn with_secrets(
+    body: Vec<u8>,
+    secret: impl Fn(&str) -> Result<Zeroizing<String>, InjectError>,
+) -> Result<Bytes, InjectError> {
+    let written = body.windows(OPEN.len()).filter(|w| *w == OPEN.as_bytes()).count();
+    let text = match std::str::from_utf8(&body) {
+        Ok(text) => text,
+        Err(_) if written == 0 => return Ok(body.into()),
+        Err(_) => return Err(InjectError::Elsewhere("a body that is not JSON")),
+    };
+    let Ok(json) = serde_json::from_str::<Value>(text) else {
+        return if written == 0 { Ok(body.into()) } else { Err(InjectError::Elsewhere("a body that is not JSON")) };
+    };
+    let (mut in_values, mut in_keys) = (0, 0);
+    count(&json, &mut in_values, &mut in_keys);
+    if in_keys > 0 {
+        return Err(InjectError::Elsewhere("a key of the body"));
+    }
+    // One that is written with escapes, or stands under a key that stands twice, is not seen the same way by every reader.
+    if in_values != written {
+        return Err(InjectError::Elsewhere("an escaped string, or under a key that stands twice"));
+    }
+    if written == 0 {
+        return Ok(body.into());
+    }
+    // In valid JSON, `{{` stands in a string or nowhere.
+    let mut out = Zeroizing::new(Vec::with_capacity(body.len() * 2));
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        let malformed = || InjectError::Malformed(format!("{OPEN}{}", after.chars().take(60).collect::<String>()));
+        let (name, after) = after.split_once(CLOSE).ok_or_else(malformed)?;
+        if !is_secret_name(name) {
+            return Err(malformed());
+        }
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(secret(name)?.as_bytes());
+        rest = after;
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Ok(Bytes::from_owner(out))
+}
+
+fn count(json: &Value, in_values: &mut usize, in_keys: &mut usize) {
+    match json {
+        Value::String(s) => *in_values += s.matches(OPEN).count(),
+        Value::Array(items) => items.iter().for_each(|v| count(v, in_values, in_keys)),
+        Value::Object(map) => map.iter().for_each(|(k, v)| {
+            *in_keys += k.matches(OPEN).count();
+            count(v, in_values, in_keys);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(body: &str) -> Result<String, InjectError> {
+        let secret = |name: &str| match name {
+            "A" => Ok(Zeroizing::new("a\\\"1".to_owned())),
+            "B" => Err(InjectError::Missing { name: name.to_owned() }),
+            _ => Err(InjectError::NotGranted { service: "s".into(), name: name.to_owned() }),
+        };
+        with_secrets(body.as_bytes().to_vec(), secret).map(|b| String::from_utf8(b.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn references_in_string_values_are_replaced() {
+        for (body, out) in [
+            (r#"{"v": "{{secret:A}}"}"#, r#"{"v": "a\"1"}"#),
+            (
+                r#"{"v":["x {{secret:A}} y {{secret:A}}"], "n": 12345678901234567890123}"#,
+                r#"{"v":["x a\"1 y a\"1"], "n": 12345678901234567890123}"#,
+            ),
+            (r#""{{secret:A}}""#, r#""a\"1""#),
+            (r#"{"v": "no reference {{x}}"}"#, r#"{"v": "no reference {{x}}"}"#),
+            ("plain text", "plain text"),
+            ("", ""),
+        ] {
+            assert_eq!(replaced(body).unwrap(), out);
+        }
+        assert_eq!(with_secrets(vec![0xff, 0xfe], |_| unreachable!()).unwrap(), &[0xff, 0xfe][..]);
+    }
+
+    #[test]
+    fn references_elsewhere_are_refused() {
+        use InjectError::*;
+        for (body, why) in [
+            (r#"{"{{secret:A}}": 1}"#, Elsewhere("a key of the body")),
+            ("text {{secret:A}}", Elsewhere("a body that is not JSON")),
+            (r#"{"a": {{secret:A}}}"#, Elsewhere("a body that is not JSON")),
+            ("a={{secret:A}}&b=c", Elsewhere("a body that is not JSON")),
+            (r#"{"a": "\u007b{secret:A}}"}"#, Elsewhere("an escaped string, or under a key that stands twice")),
+            (r#"{"a": "{{secret:A}}", "a": "x"}"#, Elsewhere("an escaped string, or under a key that stands twice")),
+            (r#"{"a": "{{secret:a}}"}"#, Malformed(r#"{{secret:a}}"}"#.into())),
+            (r#"{"a": "{{secret:}}"}"#, Malformed(r#"{{secret:}}"}"#.into())),
+            (r#"{"a": "{{secret:A"}"#, Malformed(r#"{{secret:A"}"#.into())),
+            (r#"{"a": "{{secret:{{secret:A}}}}"}"#, Malformed(r#"{{secret:{{secret:A}}}}"}"#.into())),
+            (r#"{"a": "{{secret:B}}"}"#, Missing { name: "B".into() }),
+            (r#"{"a": "{{secret:C}}"}"#, NotGranted { service: "s".into(), name: "C".into() }),
+        ] {
+            assert_eq!(replaced(body), Err(why), "{body}");
+        }
+        let mut binary = vec![0xff];
+        binary.extend_from_slice(b"{{secret:A}}");
+        assert!(with_secrets(binary, |_| unreachable!()).is_err());
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_that_would_allow_it() {
+        let message = replaced(r#"["{{secret:C}}"]"#).unwrap_err().to_string();
+        assert!(message.contains(r#"inject = ["C"] under service = "s""#), "{message}");
+        assert!(InjectError::Malformed("x".into()).to_string().contains("{{secret:DATABASE_URL}}"));
+    }
+}

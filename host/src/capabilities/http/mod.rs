@@ -1,0 +1,50 @@
+//! Named HTTP services. A guest names a service and a path; everything else is the host's. A call goes through one chain, in which
+//! each value can only be made of the one before:
+//!
+//! ```text
+//! policy.rs    Authorised   this service, this route, this one URL
+//! inject.rs    Outgoing     with the credential and the secrets that it refers to
+//! resolve.rs   Resolved     addresses, each of them public (or the one of the local hub)
+//! connect.rs   Connection   to one of those addresses; Answer, whole and within limits
+//! capture.rs   Response     secrets kept and replaced
+//! ```
+mod address;
+mod capture;
+mod connect;
+mod headers;
+mod host;
+mod inject;
+mod path;
+mod policy;
+mod resolve;
+mod retry;
+mod route;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use services::{PolicyError, ServiceMap};
+
+use crate::plugins::manifest::Manifest;
+use crate::secret::Secrets;
+
+/// The services that one plugin may call, and its connections to them.
+pub struct Http {
+    policy: policy::Policy,
+    secrets: Arc<Secrets>,
+    lookup: Box<dyn resolve::Lookup>,
+    dialler: connect::Dialler,
+}
+
+impl Http {
+    pub fn new(manifest: &Manifest, services: &ServiceMap, secrets: Arc<Secrets>) -> Result<Self, PolicyError> {
+        Ok(Self {
+            policy: policy::Policy::new(manifest, services)?,
+            secrets,
+            lookup: Box::new(resolve::SystemLookup),
+            dialler: connect::Dialler::new(),
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! Secrets by name: whether one is there, whether it changed, and having one made. Never a value.
+mod host;
+mod policy;
+
+use std::sync::Arc;
+
+use crate::plugins::manifest::Manifest;
+use crate::secret::Secrets;
+
+/// The names that this plugin may ask about.
+pub struct SecretsCap {
+    policy: policy::Policy,
+    secrets: Arc<Secrets>,
+}
+
+impl SecretsCap {
+    pub fn new(manifest: &Manifest, secrets: Arc<Secrets>) -> Self {
+        Self { policy: policy::Policy::new(manifest), secrets }
+    }
+}

@@ -1,0 +1,176 @@
+//! The arguments, documented where they are defined.
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::hub::HubKind;
+
+/// Provisions and looks after your Personal Hub: a Postgres database and a task platform that publish your posts.
+///
+/// Standard output is NDJSON (`psn schema` prints its schema); people read standard error.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 changes pending, 4 needs input or consent, 5 another run is at work, 130 interrupted.
+#[derive(Parser)]
+#[command(name = "psn", version, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(ClapArgs, Clone)]
+pub(super) struct Common {
+    /// The project's folder [default: the nearest folder upwards with a config/]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) project: Option<PathBuf>,
+    /// Which hub, local or cloud [default: `hub.kind` in config/psn.toml, else local]
+    #[arg(long, global = true, value_parser = hub_kind)]
+    pub(super) hub: Option<HubKind>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Sets up the hub (`psn run setup`), or runs one step or task
+    Run(Run),
+    /// Says what is set up
+    Status,
+    /// The local hub: services on this machine that stand in for Neon and Trigger.dev
+    #[command(subcommand)]
+    Local(Local),
+    /// The keys that you bring
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Settings in config/psn.toml
+    #[command(subcommand)]
+    Config(Config),
+    /// Which hub this folder uses
+    #[command(subcommand)]
+    Hub(Hub),
+    /// Plugins: every step and task is one
+    #[command(subcommand)]
+    Plugin(Plugin),
+    /// Prints the JSON Schema of the event stream
+    Schema,
+}
+
+impl Command {
+    /// Whether standard output carries no events.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self, Command::Schema | Command::Local(Local::Serve { .. }))
+    }
+
+    pub(super) fn has_view(&self) -> bool {
+        !self.is_silent()
+    }
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Run {
+    /// `setup`, a step (keys, neon-provision, migrate, trigger-provision, validate), or a task (watchdog, …)
+    pub(super) name: String,
+    /// What a task is given, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub(super) payload: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Local {
+    /// Starts it, or attaches to it
+    Up {
+        /// Gives every recorded port that another program holds a new number
+        #[arg(long)]
+        new_ports: bool,
+    },
+    /// Stops it
+    Down,
+    /// Says what is there and what runs
+    Status,
+    /// Deletes it, with its databases
+    Reset {
+        /// Says that you mean it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The last lines of its logs
+    Logs {
+        /// How many
+        #[arg(long, default_value_t = 50)]
+        lines: usize,
+    },
+    /// Runs the services in the foreground; `up` does this in the background
+    #[command(hide = true)]
+    Serve {
+        #[arg(long, value_name = "DIR")]
+        home: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Keys {
+    /// Keeps a key in config/keys.env
+    Set {
+        /// For example NEON_API_KEY
+        name: String,
+        #[command(flatten)]
+        from: KeySource,
+    },
+    /// Lists the keys that are there, by fingerprint
+    List,
+}
+
+/// A key is never an argument: arguments can be read by every program on the machine.
+#[derive(ClapArgs)]
+#[group(required = true, multiple = false)]
+pub(super) struct KeySource {
+    /// Reads the value from standard input
+    #[arg(long)]
+    pub(super) stdin: bool,
+    /// Takes the value of an environment variable
+    #[arg(long, value_name = "VARIABLE")]
+    pub(super) from_env: Option<String>,
+    /// Reads the value from a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) from_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Config {
+    /// Sets a value, for example: psn config set neon.region aws-eu-central-1
+    Set { name: String, value: String },
+    /// Prints a value
+    Get { name: String },
+    /// Lists all values
+    List,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Hub {
+    /// Puts the other hub's keys and connections aside and takes up this one's
+    Use {
+        /// local or cloud
+        #[arg(value_parser = hub_kind)]
+        kind: HubKind,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum Plugin {
+    /// Lists the plugins of this project
+    List,
+    /// Says what a component asks for, and whether it could be added; changes nothing
+    Check { file: PathBuf },
+    /// Adds a component, once a person has agreed to what it asks for
+    Add {
+        file: PathBuf,
+        /// The hash that the needs_consent event shows: says that a person agreed to exactly this
+        #[arg(long, value_name = "HASH")]
+        grant: Option<String>,
+    },
+    /// Removes a component and what it was granted
+    Remove { name: String },
+}
+
+fn hub_kind(text: &str) -> Result<HubKind, String> {
+    HubKind::parse(text).ok_or_else(|| "it is `local` or `cloud`".to_owned())
+}

@@ -1,0 +1,45 @@
+//! `psn config` and `psn hub`
+use serde_json::json;
+
+use super::args::{Config, Hub};
+use super::{Context, Done};
+use crate::error::CodedError;
+use crate::events::Event;
+use crate::hub::Settings;
+use crate::pipeline::session::find_project;
+use crate::pipeline::switch::switch;
+
+pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedError> {
+    let project = find_project(context.common.project.as_deref(), matches!(command, Config::Set { .. }))?;
+    let settings = Settings::load(&project)?;
+    let data = match command {
+        Config::Set { name, value } => {
+            Settings::set(&project, &name, &value)?;
+            json!({ "name": name, "value": value })
+        }
+        Config::Get { name } => match settings.get(&name) {
+            Some(value) => json!({ "name": name, "value": value }),
+            None => {
+                return Err(CodedError::new(
+                    "config.not-set",
+                    format!("{name} is not set in config/psn.toml"),
+                    [format!("psn config set {name} VALUE"), "psn config list".to_owned()],
+                ));
+            }
+        },
+        Config::List => json!(settings.to_map()),
+    };
+    context.events.emit(&Event::Result { command: "config".to_owned(), data });
+    Ok(Done::Ok)
+}
+
+pub(super) fn hub(context: &Context, command: &Hub) -> Result<Done, CodedError> {
+    let Hub::Use { kind } = command;
+    let project = find_project(context.common.project.as_deref(), true)?;
+    let moved = switch(&project, *kind)?;
+    context.events.emit(&Event::Result {
+        command: "hub use".to_owned(),
+        data: json!({ "hub": kind.as_str(), "moved": moved, "next": "psn run setup" }),
+    });
+    Ok(Done::Ok)
+}

@@ -1,0 +1,94 @@
+//! `psn keys`: a key comes in by standard input, environment or file, and never by argument.
+use std::io::Read as _;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::args::{KeySource, Keys};
+use super::{Context, Done};
+use crate::error::CodedError;
+use crate::events::Event;
+use crate::hub::EnvFiles;
+use crate::pipeline::session::find_project;
+use crate::secret::{Secret, Secrets, is_public, is_secret_name};
+
+/// The longest key, in bytes. The longest known is under 500.
+const MAX_KEY_BYTES: u64 = 8 * 1024;
+
+pub(super) fn keys(context: &Context, command: Keys) -> Result<Done, CodedError> {
+    match command {
+        Keys::Set { name, from } => set(context, &name, from),
+        Keys::List => list(context),
+    }
+}
+
+fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedError> {
+    let again = format!("psn keys set {name} --stdin");
+    if !is_secret_name(name) {
+        return Err(CodedError::new(
+            "keys.bad-name",
+            format!("`{name}` is no key's name: capital letters, digits and _"),
+            ["psn keys set NEON_API_KEY --stdin"],
+        ));
+    }
+    let value = read(name, &from)?;
+    let value = value.trim();
+    if value.is_empty() || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(CodedError::new(
+            "keys.bad-value",
+            format!("what was given for {name} is empty, or has blanks or line breaks in it"),
+            [again],
+        ));
+    }
+    let project = find_project(context.common.project.as_deref(), true)?;
+    let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&context.redactor))?;
+    let secret = Secret::new(value);
+    let fingerprint = secret.fingerprint(name);
+    secrets.set(name, secret)?;
+    context.events.emit(&Event::Result {
+        command: "keys set".to_owned(),
+        data: json!({ "name": name, "fingerprint": format!("sha256:{fingerprint}"), "next": "psn run setup" }),
+    });
+    Ok(Done::Ok)
+}
+
+fn read(name: &str, from: &KeySource) -> Result<Zeroizing<String>, CodedError> {
+    let unreadable = |what: String| {
+        CodedError::new(
+            "keys.unreadable",
+            what,
+            [format!("psn keys set {name} --stdin"), format!("psn keys set {name} --from-env {name}")],
+        )
+    };
+    let mut text = Zeroizing::new(String::new());
+    if let Some(variable) = &from.from_env {
+        *text = std::env::var(variable).map_err(|_| unreadable(format!("the environment has no {variable}")))?;
+    } else if let Some(file) = &from.from_file {
+        std::fs::File::open(file)
+            .and_then(|f| f.take(MAX_KEY_BYTES).read_to_string(&mut text))
+            .map_err(|e| unreadable(format!("{}: {e}", file.display())))?;
+    } else {
+        std::io::stdin()
+            .take(MAX_KEY_BYTES)
+            .read_to_string(&mut text)
+            .map_err(|e| unreadable(format!("standard input: {e}")))?;
+    }
+    Ok(text)
+}
+
+fn list(context: &Context) -> Result<Done, CodedError> {
+    let project = find_project(context.common.project.as_deref(), false)?;
+    let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&context.redactor))?;
+    let keys: Map<String, Value> = secrets
+        .names()
+        .into_iter()
+        .filter(|n| !is_public(n))
+        .map(|name| {
+            let fingerprint = secrets.fingerprint(&name).unwrap_or_default();
+            (name, json!(format!("sha256:{fingerprint}")))
+        })
+        .collect();
+    context.events.emit(&Event::Result { command: "keys list".to_owned(), data: Value::Object(keys) });
+    Ok(Done::Ok)
+}

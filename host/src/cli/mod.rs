@@ -1,0 +1,167 @@
+//! Commands: they turn results into events and exit codes. Nothing else in psn writes to standard output.
+mod args;
+mod config;
+mod exit;
+mod keys;
+mod local;
+mod plugin;
+mod run;
+mod status;
+mod view;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use crate::error::CodedError;
+use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary};
+use crate::hub::{HubKind, Settings};
+use crate::pipeline::session::{find_project, hub_kind};
+use crate::redact::Redactor;
+use args::{Args, Command};
+pub use exit::Exit;
+
+/// What every command is given.
+struct Context {
+    redactor: Arc<Redactor>,
+    events: EventSink,
+    run_id: Arc<str>,
+    common: args::Common,
+    /// As typed, for the run lock's holder. Arguments are never secrets.
+    command: String,
+}
+
+/// What a command answers.
+enum Done {
+    /// Steps ran.
+    Summary(Summary),
+    /// It answered with a result event, or had nothing to say.
+    Ok,
+    /// It wrote to standard output in another form, by its own definition (`--help`, a schema).
+    Silent,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            // clap writes help to standard output and everything else to standard error.
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    // The provider of TLS is chosen once for the process; a second choice would be the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let error =
+                CodedError::new("run.no-runtime", format!("psn could not start its threads: {e}"), ["ulimit -a"]);
+            let context = context(&args);
+            context.events.emit(&Event::Error { error });
+            return Exit::Failed.into();
+        }
+    };
+    let exit = runtime.block_on(command(args));
+    // Background work (a lookup that hangs, say) must not hold up the end.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn command(args: Args) -> Exit {
+    let context = context(&args);
+    if !args.command.is_silent() {
+        context.events.emit(&Event::Version {
+            schema: SCHEMA_NAME.to_owned(),
+            psn: env!("CARGO_PKG_VERSION").to_owned(),
+            run: context.run_id.to_string(),
+            hub: Some(hub_of(&args.common).as_str().to_owned()),
+        });
+    }
+    let work = Box::pin(dispatch(&context, args.command));
+    let done = tokio::select! {
+        done = work => done,
+        () = interrupted() => {
+            let error = CodedError::new(
+                "run.interrupted",
+                "interrupted; what was done is recorded, and the same command goes on from there",
+                [context.command.clone()],
+            );
+            context.events.emit(&Event::Error { error: error.retryable() });
+            return Exit::Interrupted;
+        }
+    };
+    match done {
+        Ok(Done::Summary(summary)) => {
+            let exit = Exit::of(&summary);
+            context.events.emit(&Event::Summary(summary));
+            exit
+        }
+        Ok(Done::Ok | Done::Silent) => Exit::Done,
+        Err(error) => {
+            let exit = Exit::of_error(&error);
+            context.events.emit(&Event::Error { error });
+            exit
+        }
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedError> {
+    match command {
+        Command::Run(run) => run::run(context, run).await,
+        Command::Status => status::status(context).await,
+        Command::Local(local) => local::local(context, local).await,
+        Command::Keys(keys) => keys::keys(context, keys),
+        Command::Config(config) => config::config(context, config),
+        Command::Hub(hub) => config::hub(context, &hub),
+        Command::Plugin(plugin) => plugin::plugin(context, plugin).await,
+        Command::Schema => Ok(schema()),
+    }
+}
+
+fn context(args: &Args) -> Context {
+    let redactor = Arc::new(Redactor::new());
+    let stderr = std::io::stderr().is_terminal();
+    let view = args.command.has_view().then(|| view::view(stderr));
+    let events = EventSink::new(Output::new(Box::new(std::io::stdout()), view, Arc::clone(&redactor)));
+    Context {
+        redactor,
+        events,
+        run_id: ulid::Ulid::generate().to_string().into(),
+        common: args.common.clone(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// The hub that the command is about: the flag, else the settings where they can be read, else local. A problem with them is the
+/// command's to tell.
+fn hub_of(common: &args::Common) -> HubKind {
+    let settings = find_project(common.project.as_deref(), false).ok().and_then(|p| Settings::load(&p).ok());
+    hub_kind(common.hub, &settings.unwrap_or_default())
+}
+
+/// Ctrl-C, or the SIGTERM of whoever started psn.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// The JSON Schema of the event stream, as committed in docs/events.schema.json.
+pub fn events_schema() -> serde_json::Value {
+    schemars::schema_for!(Event).to_value()
+}
+
+#[expect(clippy::print_stdout, reason = "a schema is what was asked for; the event stream has not begun")]
+fn schema() -> Done {
+    println!("{:#}", events_schema());
+    Done::Silent
+}

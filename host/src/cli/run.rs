@@ -1,0 +1,107 @@
+//! `psn run`
+use std::sync::Arc;
+
+use super::args::Run;
+use super::{Context, Done};
+use crate::error::CodedError;
+use crate::pipeline::{self, OpenOptions, Session};
+use crate::plugins::manifest::World;
+
+/// The whole setup, under the name of a step.
+const SETUP: &str = "setup";
+/// The host's own step.
+const MIGRATE: &str = "migrate";
+
+pub(super) async fn run(context: &Context, run: Run) -> Result<Done, CodedError> {
+    let payload = match &run.payload {
+        None => serde_json::json!({}),
+        Some(text) => serde_json::from_str(text).map_err(|e| {
+            CodedError::new(
+                "usage.payload",
+                format!("--payload is not JSON: {e}"),
+                [format!("psn run {} --payload '{{}}'", run.name)],
+            )
+        })?,
+    };
+    let mut session = open(context, run.name == SETUP).await?;
+    let name = run.name.as_str();
+    if name == SETUP || name == MIGRATE || pipeline::SETUP.iter().any(|s| s.name == name) {
+        if run.payload.is_some() {
+            return Err(CodedError::new(
+                "usage.payload",
+                format!("{name} is no task and takes no payload"),
+                [format!("psn run {name}")],
+            ));
+        }
+        let summary = if name == SETUP {
+            pipeline::run_setup(&mut session).await?
+        } else {
+            pipeline::run_single(&mut session, name).await?
+        };
+        return Ok(Done::Summary(summary));
+    }
+    let installed = session.registry.get(name).map_err(|e| unknown(&session, name, CodedError::from(e)))?;
+    let summary = match installed.manifest.world() {
+        World::Step => pipeline::run_single(&mut session, name).await?,
+        World::Task => pipeline::run_task(&mut session, name, payload).await?,
+    };
+    Ok(Done::Summary(summary))
+}
+
+/// An unknown name is most often a typing error: the answer says what there is.
+fn unknown(session: &Session, name: &str, error: CodedError) -> CodedError {
+    if error.code != "plugin.unknown" {
+        return error;
+    }
+    let mut names: Vec<String> = vec![SETUP.to_owned(), MIGRATE.to_owned()];
+    names.extend(session.registry.names());
+    names.sort();
+    let nearest = names.iter().min_by_key(|n| distance(n, name)).cloned().unwrap_or_else(|| SETUP.to_owned());
+    CodedError::new(
+        "run.unknown-step",
+        format!("there is no step or task `{name}`; there are: {}", names.join(", ")),
+        [format!("psn run {nearest}"), "psn plugin list".to_owned()],
+    )
+}
+
+/// Levenshtein's distance; both words are short.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+pub(super) async fn open(context: &Context, create: bool) -> Result<Session, CodedError> {
+    Session::open(OpenOptions {
+        project: context.common.project.clone(),
+        hub: context.common.hub,
+        command: context.command.clone(),
+        create,
+        run_id: Arc::clone(&context.run_id),
+        redactor: Arc::clone(&context.redactor),
+        events: context.events.clone(),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::distance;
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("setup", "setup"), 0);
+        assert_eq!(distance("setup", "setpu"), 2);
+        assert_eq!(distance("validate", "valdate"), 1);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

@@ -1,0 +1,74 @@
+//! `psn status`: reads what is on this machine; asks nobody else.
+use serde_json::{Map, Value, json};
+
+use super::{Context, Done};
+use crate::error::CodedError;
+use crate::events::Event;
+use crate::hub::HubKind;
+use crate::hub::{EnvFiles, Settings};
+use crate::pipeline::session::{find_project, hub_kind};
+use crate::pipeline::{FIRST_PARTY, Ledger, SETUP, home};
+use crate::plugins::registry::Registry;
+use crate::secret::{SecretBackend as _, is_public};
+
+pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
+    let project = find_project(context.common.project.as_deref(), false)?;
+    let settings = Settings::load(&project)?;
+    let kind = hub_kind(context.common.hub, &settings);
+    let secrets = EnvFiles::new(&project).load()?;
+    for (name, value) in &secrets {
+        if !is_public(name) {
+            context.redactor.register(value);
+        }
+    }
+    let public = |name: &str| secrets.get(name).map(|s| s.expose().to_owned());
+    let hub_id = public("PSN_HUB_ID");
+    let ledger = hub_id.as_ref().map(|id| Ledger::open(&project, id)).unwrap_or_default();
+
+    let mut steps = Map::new();
+    let mut missing = Vec::new();
+    for slot in SETUP {
+        match ledger.steps.get(slot.name) {
+            Some(record) => {
+                steps.insert(
+                    slot.name.to_owned(),
+                    json!({ "status": record.status, "message": record.message, "at": record.at }),
+                );
+            }
+            None => {
+                steps.insert(slot.name.to_owned(), Value::Null);
+                missing.push(slot.name);
+            }
+        }
+    }
+    let local = match kind {
+        HubKind::Local => {
+            serde_json::to_value(psn_local_hub::lifecycle::status(&home::local_hub()).await).unwrap_or_default()
+        }
+        HubKind::Cloud => Value::Null,
+    };
+    let registry = Registry::open(project.path(), FIRST_PARTY)?;
+    let keys: Map<String, Value> = secrets
+        .iter()
+        .filter(|(name, _)| !is_public(name))
+        .map(|(name, value)| (name.clone(), json!(format!("sha256:{}", value.fingerprint(name)))))
+        .collect();
+    let next = if missing.is_empty() { "psn run validate" } else { "psn run setup" };
+    context.events.emit(&Event::Result {
+        command: "status".to_owned(),
+        data: json!({
+            "project": project.path(),
+            "hub": kind.as_str(),
+            "hub_id": hub_id,
+            "set_up": missing.is_empty(),
+            "missing": missing,
+            "steps": steps,
+            "trigger_project": public("TRIGGER_PROJECT_REF"),
+            "keys": keys,
+            "tasks": registry.tasks()?.iter().map(|t| t.manifest.task_id().to_owned()).collect::<Vec<_>>(),
+            "local": local,
+            "next": next,
+        }),
+    });
+    Ok(Done::Ok)
+}

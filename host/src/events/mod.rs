@@ -1,0 +1,6 @@
+//! The event stream: what standard output carries, one JSON object a line, schema `psn.events/1`.
+mod sink;
+mod types;
+
+pub use sink::{EventSink, Output, Recorder, Sink, redact_value};
+pub use types::{Check, CheckStatus, Event, Level, Need, NextCommand, SCHEMA_NAME, StepEvent, StepStatus, Summary};

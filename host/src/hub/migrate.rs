@@ -1,0 +1,297 @@
+//! Migrations: forward only, in one file each, on the direct endpoint; then the roles, their rights, and a look at the result.
+use serde_json::{Value, json};
+use sqlx::migrate::Migrator;
+use sqlx::{PgConnection, Row as _};
+
+use super::catalog::catalog_checks;
+use super::connection::{ConnectError, Purpose, TlsRoots, connect};
+use super::roles::{self, RolesError};
+use crate::capabilities::Deadline;
+use crate::error::CodedError;
+use crate::events::{Check, Event, EventSink};
+use crate::plugins::manifest::Manifest;
+use crate::secret::Secrets;
+
+static EMBEDDED: Migrator = sqlx::migrate!("../migrations");
+
+/// In a schema of its own: what lies in `public` is people's data and under row-level security.
+const SCHEMA: &str = "psn";
+const TABLE: &str = "psn.migrations";
+
+/// How a migration's session begins. A migration that waits for a lock holds up everyone behind it, so it waits briefly and is run
+/// again later; and with row_security off a data migration that a policy would silently narrow to no rows fails instead.
+const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '5min'; SET idle_in_transaction_session_timeout = '1min'; \
+                       SET row_security = off; SET search_path = public, pg_catalog, pg_temp";
+
+/// What [`migrate`] did and found.
+#[derive(Clone, Debug, Default)]
+pub struct MigrateReport {
+    /// Versions that this run applied.
+    pub applied: Vec<i64>,
+    pub pending_before: Vec<i64>,
+    /// Roles that got a password.
+    pub roles_made: Vec<String>,
+    /// In words.
+    pub grants_changed: Vec<String>,
+    pub checks: Vec<Check>,
+}
+
+impl MigrateReport {
+    /// Whether anything was done.
+    pub fn changed(&self) -> bool {
+        !(self.applied.is_empty() && self.roles_made.is_empty() && self.grants_changed.is_empty())
+    }
+}
+
+/// What [`migrate`] would do.
+#[derive(Clone, Debug, Default)]
+pub struct MigrationFacts {
+    pub applied: Vec<Version>,
+    pub pending: Vec<Version>,
+    /// Applied, and different from what this psn carries.
+    pub changed: Vec<Version>,
+    /// Applied, and not known to this psn.
+    pub unknown: Vec<i64>,
+    /// What else would be done, in words.
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub version: i64,
+    pub description: String,
+}
+
+impl MigrationFacts {
+    /// Whether `migrate` would find nothing to do.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.changed.is_empty() && self.unknown.is_empty() && self.roles.is_empty()
+    }
+
+    /// The `migrations` topic of the hub's facts.
+    pub fn to_json(&self) -> Value {
+        let list = |v: &[Version]| {
+            v.iter().map(|m| json!({ "version": m.version, "description": m.description })).collect::<Vec<_>>()
+        };
+        json!({ "applied": list(&self.applied), "pending": list(&self.pending), "changed": list(&self.changed), "unknown": self.unknown, "roles": self.roles })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Roles(#[from] RolesError),
+    #[error("migration {version} ({description}) was changed after it was applied to this hub")]
+    Changed { version: i64, description: String },
+    #[error("this hub has migration {version}, which this psn does not know")]
+    Newer { version: i64 },
+    #[error("another session holds a lock that migration needs")]
+    Locked,
+    #[error("migration {version} ({description}) failed and was undone: {source}")]
+    Failed { version: i64, description: String, source: sqlx::Error },
+    #[error("{what}: {source}")]
+    Sql { what: &'static str, source: sqlx::Error },
+}
+
+impl MigrateError {
+    pub fn coded(&self) -> CodedError {
+        let say = |code: &str, fix: &[&str]| CodedError::new(code, self.to_string(), fix.iter().copied());
+        match self {
+            MigrateError::Connect(e) => e.coded(),
+            MigrateError::Roles(e) => roles_error(e),
+            MigrateError::Changed { .. } => say(
+                "migrate.changed",
+                &[
+                    "git checkout -- migrations",
+                    "Write what you want changed as a new migration: an applied one stays as it is",
+                ],
+            ),
+            MigrateError::Newer { .. } => {
+                say("migrate.newer-hub", &["Update psn: the hub was migrated by a newer one"])
+            }
+            MigrateError::Locked => say("migrate.locked", &["psn run setup"]).retryable(),
+            MigrateError::Failed { .. } => say("migrate.failed", &["psn run setup"]),
+            MigrateError::Sql { source: sqlx::Error::Io(_), .. } => {
+                say("migrate.interrupted", &["psn run setup"]).retryable()
+            }
+            MigrateError::Sql { .. } => say("migrate.database", &["psn run setup"]),
+        }
+    }
+}
+
+fn roles_error(e: &RolesError) -> CodedError {
+    match e {
+        RolesError::Connect(e) => e.coded(),
+        RolesError::Secret(e) => CodedError::new("config.secret", e.to_string(), ["psn run setup"]),
+        RolesError::Random(_) => CodedError::new("host.random", e.to_string(), ["psn run setup"]).retryable(),
+        RolesError::Sql { .. } => CodedError::new("migrate.roles", e.to_string(), ["psn run setup"]),
+        RolesError::TooPowerful { role, .. } => CodedError::new(
+            "migrate.role-too-powerful",
+            e.to_string(),
+            [
+                format!("psql \"$DATABASE_URL_DIRECT\" -c 'DROP OWNED BY {role}; DROP ROLE {role}'"),
+                "psn run setup".to_owned(),
+            ],
+        ),
+        RolesError::Unknown { plugin, .. } => CodedError::new(
+            "migrate.unknown-grant",
+            e.to_string(),
+            [format!("Correct [db] in the manifest of {plugin}, or add the migration that makes it")],
+        ),
+    }
+}
+
+/// Brings the hub's database to where this psn and these plugins need it: pending migrations, roles, rights, policies. Then looks at
+/// the catalog. Safe to run again after a crash at any point, and a no-op where all is done.
+pub async fn migrate(
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plugins: &[Manifest],
+    events: &EventSink,
+    deadline: Deadline,
+) -> Result<MigrateReport, MigrateError> {
+    let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
+    sqlx::raw_sql(SESSION)
+        .execute(&mut owner)
+        .await
+        .map_err(|source| MigrateError::Sql { what: "preparing the session", source })?;
+    let before = versions(&mut owner, &EMBEDDED).await?;
+    let mut report = MigrateReport {
+        pending_before: before.pending.iter().map(|m| m.version).collect(),
+        ..MigrateReport::default()
+    };
+    refuse(&before)?;
+
+    let mut steps = before.pending.len();
+    if steps > 0 {
+        for (done, migration) in before.pending.iter().enumerate() {
+            progress(events, done, steps, format!("Migration {}: {}", migration.version, migration.description));
+        }
+        run(&mut owner, &before).await?;
+        let after = versions(&mut owner, &EMBEDDED).await?;
+        report.applied =
+            report.pending_before.iter().copied().filter(|v| after.applied.iter().any(|a| a.version == *v)).collect();
+    }
+
+    let plans = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
+    steps += plans.iter().filter(|p| !p.is_done()).count();
+    for (done, plan) in plans.iter().filter(|p| !p.is_done()).enumerate() {
+        progress(events, before.pending.len() + done, steps, format!("Role {}", plan.role));
+        roles::apply(&mut owner, secrets, tls, plan, deadline).await?;
+        if plan.login {
+            report.roles_made.push(plan.role.clone());
+        }
+        report.grants_changed.extend(plan.changes.iter().map(|c| c.words.clone()));
+        if !plan.login && plan.moved {
+            report.grants_changed.extend(plan.words().into_iter().take(1));
+        }
+    }
+    report.checks = catalog_checks(&mut owner).await;
+    // Everything is done and committed: how the connection ends changes nothing.
+    let _ = sqlx::Connection::close(owner).await;
+    Ok(report)
+}
+
+/// What [`migrate`] would do; changes nothing.
+pub async fn inspect_migrations(
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plugins: &[Manifest],
+    deadline: Deadline,
+) -> Result<MigrationFacts, MigrateError> {
+    let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
+    let mut facts = versions(&mut owner, &EMBEDDED).await?;
+    // Before the tables are there, what a role lacks cannot be told from what is missing.
+    if facts.pending.is_empty() {
+        let plans = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
+        facts.roles = plans.iter().flat_map(roles::RolePlan::words).collect();
+    }
+    let _ = sqlx::Connection::close(owner).await;
+    Ok(facts)
+}
+
+/// The catalog check of a hub, on a connection of its own: for `validate`.
+pub async fn inspect_catalog(
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    deadline: Deadline,
+) -> Result<Vec<Check>, ConnectError> {
+    let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
+    let checks = catalog_checks(&mut owner).await;
+    let _ = sqlx::Connection::close(owner).await;
+    Ok(checks)
+}
+
+fn progress(events: &EventSink, done: usize, total: usize, message: String) {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    events.emit(&Event::Progress { source: "migrate".to_owned(), done: count(done), total: count(total), message });
+}
+
+fn refuse(facts: &MigrationFacts) -> Result<(), MigrateError> {
+    if let Some(changed) = facts.changed.first() {
+        return Err(MigrateError::Changed { version: changed.version, description: changed.description.clone() });
+    }
+    match facts.unknown.first() {
+        Some(version) => Err(MigrateError::Newer { version: *version }),
+        None => Ok(()),
+    }
+}
+
+/// Reads what is applied, without making the table that says so.
+async fn versions(owner: &mut PgConnection, migrator: &Migrator) -> Result<MigrationFacts, MigrateError> {
+    let error = |source| MigrateError::Sql { what: "reading which migrations are applied", source };
+    let there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+        .bind(TABLE)
+        .fetch_one(&mut *owner)
+        .await
+        .map_err(error)?;
+    let mut rows = Vec::new();
+    if there {
+        rows = sqlx::query("SELECT version, checksum FROM psn.migrations WHERE success ORDER BY version")
+            .fetch_all(owner)
+            .await
+            .map_err(error)?;
+    }
+    let mut applied = Vec::new();
+    for row in &rows {
+        applied.push((row.try_get::<i64, _>(0).map_err(error)?, row.try_get::<Vec<u8>, _>(1).map_err(error)?));
+    }
+    let mut facts = MigrationFacts::default();
+    for migration in migrator.iter() {
+        let version = Version { version: migration.version, description: migration.description.to_string() };
+        match applied.iter().find(|(v, _)| *v == migration.version) {
+            None => facts.pending.push(version),
+            Some((_, checksum)) if *checksum == *migration.checksum => facts.applied.push(version),
+            Some(_) => facts.changed.push(version),
+        }
+    }
+    facts.unknown = applied.iter().map(|(v, _)| *v).filter(|v| !migrator.version_exists(*v)).collect();
+    Ok(facts)
+}
+
+async fn run(owner: &mut PgConnection, before: &MigrationFacts) -> Result<(), MigrateError> {
+    use sqlx::migrate::MigrateError as Sqlx;
+    let mut migrator = Migrator { migrations: EMBEDDED.migrations.clone(), ..Migrator::DEFAULT };
+    migrator.create_schema(SCHEMA);
+    migrator.dangerous_set_table_name(TABLE);
+    let description = |version: i64| {
+        before.pending.iter().find(|m| m.version == version).map(|m| m.description.clone()).unwrap_or_default()
+    };
+    let is_lock = |e: &sqlx::Error| matches!(e, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"));
+    match migrator.run_direct(None, owner, false).await {
+        Ok(()) => Ok(()),
+        Err(Sqlx::Execute(e) | Sqlx::ExecuteMigration(e, _)) if is_lock(&e) => Err(MigrateError::Locked),
+        Err(Sqlx::ExecuteMigration(source, version)) => {
+            Err(MigrateError::Failed { version, description: description(version), source })
+        }
+        Err(Sqlx::Execute(source)) => Err(MigrateError::Sql { what: "migrating", source }),
+        // Another psn migrated meanwhile, with other files.
+        Err(Sqlx::VersionMismatch(version)) => {
+            Err(MigrateError::Changed { version, description: description(version) })
+        }
+        Err(Sqlx::VersionMissing(version)) => Err(MigrateError::Newer { version }),
+        Err(other) => Err(MigrateError::Sql { what: "migrating", source: sqlx::Error::Migrate(Box::new(other)) }),
+    }
+}

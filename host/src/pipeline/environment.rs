@@ -1,0 +1,93 @@
+//! What a component call is made of, wherever it runs: under the command line, or as a run in the local hub's engine.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::capabilities::context::Context;
+use crate::capabilities::db::{Db, DbAccess};
+use crate::capabilities::events::Events;
+use crate::capabilities::http::{Http, ServiceMap};
+use crate::capabilities::hub_facts::{FactSource, HubFacts};
+use crate::capabilities::secrets::SecretsCap;
+use crate::capabilities::state::StateNotes;
+use crate::capabilities::tool::Tools;
+use crate::capabilities::vault::Vault;
+use crate::capabilities::{Call, Deadline, Meter};
+use crate::error::CodedError;
+use crate::events::EventSink;
+use crate::hub::TlsRoots;
+use crate::plugins::manifest::Manifest;
+use crate::redact::Redactor;
+use crate::runtime::{Capabilities, Loaded, Runtime};
+use crate::secret::Secrets;
+
+/// Where a plugin's notes are kept.
+#[derive(Clone)]
+pub enum Notes {
+    /// In files of this folder.
+    Dir(PathBuf),
+    /// For the length of one call: a run in Trigger.dev has no disk to come back to.
+    Memory,
+}
+
+/// Everything that calls of components have in common.
+#[derive(Clone)]
+pub struct Environment {
+    pub hub_id: String,
+    /// Dotted names, `hub.kind` and `hub.id` among them.
+    pub settings: BTreeMap<String, String>,
+    pub secrets: Arc<Secrets>,
+    pub redactor: Arc<Redactor>,
+    pub services: ServiceMap,
+    pub tls: TlsRoots,
+    pub notes: Notes,
+    pub facts: Arc<dyn FactSource>,
+    /// Where tools run.
+    pub cwd: PathBuf,
+    pub runtime: Arc<Runtime>,
+    pub events: EventSink,
+    pub run_id: Arc<str>,
+}
+
+impl Environment {
+    /// What the plugin was granted, as live capabilities for one call.
+    pub fn capabilities(&self, manifest: &Manifest) -> Result<Capabilities, CodedError> {
+        let name = &manifest.plugin.name;
+        let http = Http::new(manifest, &self.services, Arc::clone(&self.secrets))?;
+        let access = DbAccess::new(self.secrets.get(&role_url_secret(name)), self.tls.clone());
+        Ok(Capabilities {
+            http,
+            db: Db::new(manifest, access),
+            secrets: SecretsCap::new(manifest, Arc::clone(&self.secrets)),
+            state: match &self.notes {
+                Notes::Dir(dir) => StateNotes::new(dir.clone(), name),
+                Notes::Memory => StateNotes::memory(),
+            },
+            vault: Vault::new(manifest, Arc::clone(&self.secrets)),
+            tool: Tools::new(manifest, Arc::clone(&self.secrets), self.cwd.clone()),
+            hub: HubFacts::new(manifest, Arc::clone(&self.facts)),
+            context: Context::new(manifest, self.hub_id.clone(), self.settings.clone()),
+            events: Events::new(),
+        })
+    }
+
+    /// One call, within the limits of its manifest. `attempt` is counted from 1.
+    pub fn call(&self, loaded: &Loaded, attempt: u32) -> Call {
+        Call {
+            plugin: loaded.manifest().plugin.name.as_str().into(),
+            run_id: Arc::clone(&self.run_id),
+            attempt,
+            deadline: Deadline::after(loaded.limits().deadline),
+            meter: Meter::new(loaded.limits().meter.clone()),
+            redactor: Arc::clone(&self.redactor),
+            events: self.events.clone(),
+            leaks: Vec::new(),
+            transaction_open: false,
+        }
+    }
+}
+
+/// The secret that holds the URL of a plugin's own database role.
+pub fn role_url_secret(plugin: &str) -> String {
+    format!("DATABASE_URL_PLUGIN_{}", plugin.to_uppercase().replace('-', "_"))
+}

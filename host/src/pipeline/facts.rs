@@ -1,0 +1,123 @@
+//! What plugins can learn of the hub: the answers to `hub.facts`.
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::component_store::reference;
+use super::environment::role_url_secret;
+use crate::capabilities::Deadline;
+use crate::capabilities::hub_facts::{FactError, FactSource};
+use crate::hub::{self, ProjectDir, TlsRoots};
+use crate::plugins::manifest::{Manifest, parse_duration};
+use crate::plugins::registry::{Installed, Registry};
+use crate::secret::Secrets;
+
+/// How long the host itself looks into the database for one answer.
+const DATABASE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The facts of a hub whose folder is on this machine.
+pub(super) struct SessionFacts {
+    pub(super) project: ProjectDir,
+    pub(super) registry: Arc<Registry>,
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) tls: TlsRoots,
+    pub(super) hub_id: String,
+}
+
+#[async_trait::async_trait]
+impl FactSource for SessionFacts {
+    async fn facts(&self, topic: &str) -> Result<Value, FactError> {
+        match topic {
+            "config-tree" => blocking(&self.project, ProjectDir::tree_facts).await,
+            "git" => blocking(&self.project, ProjectDir::git_facts).await,
+            "migrations" => self.migrations().await,
+            "catalog" => self.catalog().await,
+            "tasks" => Ok(task_facts(&self.registry.tasks().map_err(unavailable)?, &self.hub_id)),
+            _ => Err(FactError::Unknown),
+        }
+    }
+}
+
+impl SessionFacts {
+    async fn migrations(&self) -> Result<Value, FactError> {
+        let manifests = self.registry.manifests().map_err(unavailable)?;
+        let deadline = Deadline::after(DATABASE_LIMIT);
+        let facts =
+            hub::inspect_migrations(&self.secrets, &self.tls, &manifests, deadline).await.map_err(unavailable)?;
+        Ok(facts.to_json())
+    }
+
+    async fn catalog(&self) -> Result<Value, FactError> {
+        let deadline = Deadline::after(DATABASE_LIMIT);
+        let checks = hub::inspect_catalog(&self.secrets, &self.tls, deadline).await.map_err(unavailable)?;
+        let checks: Vec<Value> = checks
+            .iter()
+            .map(|c| json!({ "name": c.check, "status": c.status, "message": c.message, "fix": c.fix, "required": c.required }))
+            .collect();
+        Ok(json!({ "checks": checks }))
+    }
+}
+
+async fn blocking(
+    project: &ProjectDir,
+    look: impl FnOnce(&ProjectDir) -> Value + Send + 'static,
+) -> Result<Value, FactError> {
+    let project = project.clone();
+    tokio::task::spawn_blocking(move || look(&project)).await.map_err(unavailable)
+}
+
+fn unavailable(e: impl std::fmt::Display) -> FactError {
+    FactError::Unavailable(e.to_string())
+}
+
+/// What is to be deployed: the tasks with their schedules and limits, from the manifests, and the variables that they need.
+/// The content hash covers all of it, so that an unchanged hub is not deployed again.
+pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
+    let mut env: Vec<String> = Vec::new();
+    let listed: Vec<Value> = tasks
+        .iter()
+        .map(|installed| {
+            let manifest = &installed.manifest;
+            env.extend(needed_variables(manifest));
+            let task = manifest.task.clone().unwrap_or_default();
+            let seconds = task.max_duration.as_deref().and_then(parse_duration).map(|d| d.as_secs().max(1));
+            json!({
+                "id": manifest.task_id(),
+                "file_path": reference(&manifest.plugin.name, &installed.sha256),
+                "cron": task.cron,
+                "timezone": task.timezone.as_deref().unwrap_or("UTC"),
+                "max_duration_s": seconds,
+                "queue": task.queue,
+                "retry": task.retry.as_ref().map(|r| json!({
+                    "maxAttempts": r.max_attempts,
+                    "minTimeoutInMs": r.min.as_deref().and_then(parse_duration).map(|d| d.as_millis() as u64),
+                    "maxTimeoutInMs": r.max.as_deref().and_then(parse_duration).map(|d| d.as_millis() as u64),
+                    "factor": r.factor,
+                    "randomize": r.jitter,
+                })),
+            })
+        })
+        .collect();
+    env.sort();
+    env.dedup();
+    let plain = json!({ "PSN_HUB_ID": hub_id });
+    let content = json!({ "tasks": listed, "env": env, "plain_env": plain });
+    let content_hash = hex::encode(Sha256::digest(content.to_string().as_bytes()));
+    json!({ "content_hash": content_hash, "tasks": listed, "env": env, "plain_env": plain })
+}
+
+/// The secrets that a task's component needs where Trigger.dev runs it. Never the owner's database URL.
+fn needed_variables(manifest: &Manifest) -> Vec<String> {
+    let mut names = manifest.task.as_ref().map(|t| t.env.clone()).unwrap_or_default();
+    if !manifest.db.is_empty() {
+        names.push(role_url_secret(&manifest.plugin.name));
+    }
+    if !manifest.vault.contexts.is_empty() {
+        names.push("HUB_ENCRYPTION_KEY".to_owned());
+    }
+    // The platform itself gives this one to each run.
+    names.retain(|n| n != "TRIGGER_SECRET_KEY");
+    names
+}

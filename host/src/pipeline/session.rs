@@ -1,0 +1,222 @@
+//! A hub, opened for one command: its folder, its secrets, its services, its plugins.
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use psn_local_hub::lifecycle::{self, DaemonCommand, Endpoints, UpOptions};
+
+use super::environment::{Environment, Notes};
+use super::facts::SessionFacts;
+use super::home;
+use super::ledger::Ledger;
+use super::lock::RunLock;
+use crate::capabilities::http::ServiceMap;
+use crate::error::CodedError;
+use crate::events::{EventSink, Level};
+use crate::hub::{self, EnvFiles, HubKind, ProjectDir, ProjectError, Settings, TlsRoots};
+use crate::plugins::registry::Registry;
+use crate::redact::Redactor;
+use crate::runtime::{Runtime, RuntimeOptions};
+use crate::secret::{Secret, Secrets};
+
+/// What the command line says of the hub.
+pub struct OpenOptions {
+    /// `--project`, else the nearest folder upwards with a `config/`.
+    pub project: Option<PathBuf>,
+    /// `--hub`, else what config/psn.toml says, else local.
+    pub hub: Option<HubKind>,
+    /// For the run lock's holder.
+    pub command: String,
+    /// Lays out a config tree where there is none.
+    pub create: bool,
+    pub run_id: Arc<str>,
+    pub redactor: Arc<Redactor>,
+    pub events: EventSink,
+}
+
+/// A hub that one command works on. Holds the run lock.
+pub struct Session {
+    pub project: ProjectDir,
+    pub kind: HubKind,
+    pub environment: Environment,
+    pub registry: Arc<Registry>,
+    pub ledger: Ledger,
+    pub local: Option<Endpoints>,
+    _lock: RunLock,
+}
+
+/// The hub's kind: the flag, else the settings, else local.
+pub fn hub_kind(flag: Option<HubKind>, settings: &Settings) -> HubKind {
+    flag.or(settings.hub_kind()).unwrap_or(HubKind::Local)
+}
+
+impl Session {
+    /// Opens the hub, starting the local services where they are needed.
+    pub async fn open(options: OpenOptions) -> Result<Self, CodedError> {
+        let project = find_project(options.project.as_deref(), options.create)?;
+        let lock = RunLock::acquire(&project.run_lock(), &options.command)?;
+        let settings = Settings::load(&project)?;
+        let kind = hub_kind(options.hub, &settings);
+        let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&options.redactor))?;
+        let secrets = Arc::new(secrets);
+        check_kind(kind, &secrets)?;
+
+        let (local, mut services, tls) = match kind {
+            HubKind::Cloud => (None, ServiceMap::vendors(), TlsRoots::WebPki),
+            HubKind::Local => {
+                let endpoints = local_up(&options.events, false).await?;
+                adopt_local_keys(&secrets)?;
+                let services = ServiceMap::local(endpoints.neon.clone(), endpoints.trigger.clone());
+                let tls = TlsRoots::Pem(endpoints.ca_pem.clone());
+                (Some(endpoints), services, tls)
+            }
+        };
+        for (service, base) in hub::settings::services(&project)? {
+            services.set(&service, base);
+        }
+
+        let hub_id = hub_identity(kind, &secrets)?;
+        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY)?);
+        let runtime = Runtime::new(RuntimeOptions {
+            cache_dir: Some(home::psn_home().join("cache")),
+            ..RuntimeOptions::default()
+        })?;
+        let facts = SessionFacts {
+            project: project.clone(),
+            registry: Arc::clone(&registry),
+            secrets: Arc::clone(&secrets),
+            tls: tls.clone(),
+            hub_id: hub_id.clone(),
+        };
+        let mut dotted = settings.to_map();
+        dotted.insert("hub.kind".to_owned(), kind.as_str().to_owned());
+        dotted.insert("hub.id".to_owned(), hub_id.clone());
+        let environment = Environment {
+            settings: dotted,
+            secrets,
+            redactor: options.redactor,
+            services,
+            tls,
+            notes: Notes::Dir(project.state_dir(&hub_id)),
+            facts: Arc::new(facts),
+            cwd: project.path().to_owned(),
+            runtime: Arc::new(runtime),
+            events: options.events,
+            run_id: options.run_id,
+            hub_id,
+        };
+        let ledger = Ledger::open(&project, &environment.hub_id);
+        Ok(Session { project, kind, environment, registry, ledger, local, _lock: lock })
+    }
+}
+
+/// The project's folder: named, else the nearest upwards, else, where that is allowed, made here.
+pub fn find_project(named: Option<&Path>, create: bool) -> Result<ProjectDir, CodedError> {
+    let here = std::env::current_dir().map_err(|e| {
+        CodedError::new(
+            "config.no-folder",
+            format!("the current folder cannot be entered: {e}"),
+            ["cd to a folder that exists"],
+        )
+    })?;
+    let project = match named {
+        Some(dir) => ProjectDir::at(dir)?,
+        None => match ProjectDir::discover(&here) {
+            Err(ProjectError::NotFound(_)) if create => ProjectDir::at(&here)?,
+            found => found?,
+        },
+    };
+    if create {
+        project.lay_out()?;
+    } else if !project.path().join("config").is_dir() {
+        return Err(ProjectError::NotFound(project.path().to_owned()).into());
+    }
+    Ok(project)
+}
+
+/// Starts the local hub or attaches to it.
+pub async fn local_up(events: &EventSink, new_ports: bool) -> Result<Endpoints, CodedError> {
+    let home = home::local_hub();
+    if !new_ports && let Some(running) = lifecycle::attach(&home).await.map_err(hub_error)? {
+        if running.version == home::build_version() {
+            return Ok(running);
+        }
+        events.log(Level::Info, "psn", "restarting the local hub: another build of psn started it");
+    } else {
+        events.log(Level::Info, "psn", "starting the local hub");
+    }
+    let program = std::env::current_exe().map_err(|e| {
+        CodedError::new(
+            "local.daemon-spawn",
+            format!("psn does not find its own program: {e}"),
+            ["run psn by its full path"],
+        )
+    })?;
+    let daemon = DaemonCommand {
+        program,
+        args: ["local".into(), "serve".into(), "--home".into(), home.path().into()].to_vec(),
+        env: vec![(home::VARIABLE.into(), home::psn_home().into())],
+    };
+    lifecycle::up(&home, &daemon, &UpOptions { new_ports, version: home::build_version() }).await.map_err(hub_error)
+}
+
+pub fn hub_error(e: lifecycle::HubError) -> CodedError {
+    CodedError::new(e.code(), e.message(), e.fix())
+}
+
+/// A folder's env files belong to one hub: keys for Neon must never be sent to another service, nor be overwritten.
+fn check_kind(kind: HubKind, secrets: &Secrets) -> Result<(), CodedError> {
+    let Some(marked) = secrets.get("PSN_HUB") else { return Ok(()) };
+    if marked.expose() == kind.as_str() {
+        return Ok(());
+    }
+    Err(CodedError::new(
+        "hub.other-kind",
+        format!("this folder is set up for the {} hub, and the {} hub was asked for", marked.expose(), kind.as_str()),
+        [format!("psn hub use {}", kind.as_str()), format!("psn run setup --hub {}", marked.expose())],
+    ))
+}
+
+/// Takes over the keys that the local services issued, as a person would paste theirs.
+fn adopt_local_keys(secrets: &Secrets) -> Result<(), CodedError> {
+    let issued = lifecycle::credentials(&home::local_hub()).map_err(hub_error)?;
+    let pairs = [("NEON_API_KEY", issued.neon_api_key), ("TRIGGER_ACCESS_TOKEN", issued.trigger_access_token)];
+    if !secrets.exists("PSN_HUB") {
+        for (name, issued) in &pairs {
+            if secrets.get(name).is_some_and(|kept| kept.expose() != issued) {
+                return Err(CodedError::new(
+                    "hub.keys-of-another",
+                    format!("config/keys.env holds a {name} that the local hub did not issue; it is left alone"),
+                    ["psn run setup --hub cloud", "psn hub use local"],
+                ));
+            }
+        }
+    }
+    for (name, value) in pairs {
+        secrets.set(name, Secret::new(value))?;
+    }
+    Ok(())
+}
+
+/// Names the hub at its first setup, and makes its key.
+fn hub_identity(kind: HubKind, secrets: &Secrets) -> Result<String, CodedError> {
+    secrets.set("PSN_HUB", Secret::new(kind.as_str()))?;
+    secrets.generate("PSN_HUB_ID", HUB_ID_BYTES)?;
+    secrets.generate("HUB_ENCRYPTION_KEY", HUB_KEY_BYTES)?;
+    let id = secrets.get("PSN_HUB_ID").map(|s| s.expose().to_owned()).unwrap_or_default();
+    if id.len() != 2 * HUB_ID_BYTES || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(CodedError::new(
+            "config.invalid",
+            "config/hub.env: PSN_HUB_ID is not 8 hex digits",
+            [
+                "restore config/hub.env from a backup",
+                "remove the line PSN_HUB_ID from config/hub.env to set up a new hub",
+            ],
+        ));
+    }
+    Ok(id)
+}
+
+/// 32 bits: enough to tell the hubs of one account apart by name.
+const HUB_ID_BYTES: usize = 4;
+/// AES-256.
+const HUB_KEY_BYTES: usize = 32;

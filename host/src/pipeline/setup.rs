@@ -1,0 +1,147 @@
+//! Setup: five steps in order. A step that another plugin takes over keeps its place.
+use super::component_store::ComponentStore;
+use super::outcome::{Ended, Tally};
+use super::session::Session;
+use super::{home, migrate_step, plugin_step};
+use crate::error::CodedError;
+use crate::events::{Event, StepEvent, StepStatus, Summary};
+use crate::hub::HubKind;
+use crate::plugins::manifest::World;
+
+/// One place in setup.
+#[derive(Debug)]
+pub struct Slot {
+    /// The step's name, as in `psn run NAME`. A setting `steps.NAME` names the plugin that fills it.
+    pub name: &'static str,
+    /// What people read while it runs.
+    pub title: &'static str,
+}
+
+/// The host's own step among the plugins'.
+const MIGRATE: &str = "migrate";
+
+pub const SETUP: &[Slot] = &[
+    Slot { name: "keys", title: "Checking keys…" },
+    Slot { name: "neon-provision", title: "Creating database…" },
+    Slot { name: MIGRATE, title: "Applying migrations…" },
+    Slot { name: "trigger-provision", title: "Deploying to Trigger.dev…" },
+    Slot { name: "validate", title: "Checking the hub…" },
+];
+
+/// Where a step stands, for its events.
+pub(super) struct Place {
+    slot: String,
+    title: String,
+    position: Option<(u32, u32)>,
+}
+
+impl Place {
+    pub(super) fn slot(&self) -> &str {
+        &self.slot
+    }
+
+    /// `[2/5] Creating database…`
+    pub(super) fn title(&self) -> String {
+        match self.position {
+            Some((index, total)) => format!("[{index}/{total}] {}", self.title),
+            None => self.title.clone(),
+        }
+    }
+
+    pub(super) fn event(&self, status: StepStatus, message: String) -> StepEvent {
+        StepEvent {
+            step: self.slot.clone(),
+            index: self.position.map(|(index, _)| index),
+            total: self.position.map(|(_, total)| total),
+            status,
+            message,
+            data: None,
+            needs: Vec::new(),
+            changes: Vec::new(),
+            error: None,
+            usage: None,
+        }
+    }
+}
+
+/// All steps, until one does not end well.
+pub async fn run_setup(session: &mut Session) -> Result<Summary, CodedError> {
+    let total = u32::try_from(SETUP.len()).unwrap_or(u32::MAX);
+    let mut tally = Tally::new(total);
+    for (index, slot) in (1..).zip(SETUP) {
+        let place = Place { slot: slot.name.to_owned(), title: slot.title.to_owned(), position: Some((index, total)) };
+        session.environment.events.emit(&Event::Progress {
+            source: "setup".to_owned(),
+            done: index - 1,
+            total,
+            message: place.title(),
+        });
+        let ended = run_place(session, &place).await;
+        tally.add(ended);
+        if !ended.goes_on() {
+            break;
+        }
+    }
+    Ok(tally.summary())
+}
+
+/// One step by name; of setup, or any plugin that is a step.
+pub async fn run_single(session: &mut Session, name: &str) -> Result<Summary, CodedError> {
+    let title =
+        SETUP.iter().find(|s| s.name == name).map_or_else(|| format!("Running {name}…"), |s| s.title.to_owned());
+    let mut tally = Tally::new(1);
+    tally.add(run_place(session, &Place { slot: name.to_owned(), title, position: None }).await);
+    Ok(tally.summary())
+}
+
+/// An error of psn's own in a step is that step's error: the stream says where it happened.
+async fn run_place(session: &mut Session, place: &Place) -> Ended {
+    match try_place(session, place).await {
+        Ok(ended) => ended,
+        Err(error) => {
+            let mut event = place.event(StepStatus::Error, error.message.clone());
+            event.error = Some(error);
+            session.environment.events.emit(&Event::Step(Box::new(event)));
+            Ended::Failed
+        }
+    }
+}
+
+async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedError> {
+    if place.slot() == MIGRATE {
+        return migrate_step::run(session, place).await;
+    }
+    let plugin =
+        session.environment.settings.get(&format!("steps.{}", place.slot())).map_or(place.slot(), String::as_str);
+    let installed = session.registry.get(plugin)?;
+    if installed.manifest.world() != World::Step {
+        return Err(CodedError::new(
+            "plugin.wrong-world",
+            format!("{plugin} is a task, and {} is a step of setup", place.slot()),
+            [format!("psn run {plugin}"), "psn plugin list".to_owned()],
+        ));
+    }
+    if session.kind == HubKind::Local {
+        publish_tasks(session).await?;
+    }
+    plugin_step::run(session, &installed, place).await
+}
+
+/// What the local hub's engine will run, where it can find it.
+async fn publish_tasks(session: &Session) -> Result<(), CodedError> {
+    let tasks = session.registry.tasks()?;
+    let stored = tokio::task::spawn_blocking(move || {
+        let store = ComponentStore::new(&home::psn_home());
+        tasks.iter().try_for_each(|task| store.put(task))
+    });
+    let problem = match stored.await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(e)) => e.to_string(),
+        Err(e) => e.to_string(),
+    };
+    Err(CodedError::new(
+        "local.components",
+        problem,
+        [format!("make {} writable", home::psn_home().display()), "free disk space: df -h".to_owned()],
+    ))
+}

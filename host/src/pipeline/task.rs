@@ -1,0 +1,59 @@
+//! A task, run once, here and now.
+use serde_json::Value;
+
+use super::outcome::{Ended, Tally};
+use super::session::Session;
+use crate::error::CodedError;
+use crate::events::{Event, StepEvent, StepStatus, Summary};
+use crate::plugins::manifest::World;
+
+/// Runs the task of this name with a JSON payload.
+pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Result<Summary, CodedError> {
+    let installed = session.registry.get(name)?;
+    if installed.manifest.world() != World::Task {
+        return Err(CodedError::new(
+            "plugin.wrong-world",
+            format!("{name} is a step and takes no payload"),
+            [format!("psn run {name}")],
+        ));
+    }
+    let mut tally = Tally::new(1);
+    let environment = &session.environment;
+    let event = |status, message: String| StepEvent {
+        step: name.to_owned(),
+        index: None,
+        total: None,
+        status,
+        message,
+        data: None,
+        needs: Vec::new(),
+        changes: Vec::new(),
+        error: None,
+        usage: None,
+    };
+    environment.events.emit(&Event::Step(Box::new(event(StepStatus::Running, format!("Running {name}…")))));
+
+    let loaded = environment.runtime.load(&installed).await?;
+    let manifest = &installed.manifest;
+    let capabilities = environment.capabilities(manifest)?;
+    let call = environment.call(&loaded, 1);
+    let outcome = environment.runtime.run_task(&loaded, capabilities, call, payload.to_string(), None).await;
+    let (ended, finished) = match outcome.result {
+        Ok(Ok(output)) => {
+            let mut e = event(StepStatus::Success, format!("{name} ended"));
+            e.data = Some(output);
+            (Ended::Success, e)
+        }
+        Ok(Err(failure)) => failed(event, failure.into_coded(name)),
+        Err(error) => failed(event, error.into_coded(name)),
+    };
+    environment.events.emit(&Event::Step(Box::new(StepEvent { usage: Some(outcome.usage), ..finished })));
+    tally.add(ended);
+    Ok(tally.summary())
+}
+
+fn failed(event: impl Fn(StepStatus, String) -> StepEvent, error: CodedError) -> (Ended, StepEvent) {
+    let mut e = event(StepStatus::Error, error.message.clone());
+    e.error = Some(error);
+    (Ended::Failed, e)
+}

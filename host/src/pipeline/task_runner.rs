@@ -1,0 +1,148 @@
+//! Runs of the local hub's engine: the same components, through the same host, with the environment that the platform gives.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use psn_local_hub::lifecycle::{self, Home};
+use psn_local_hub::{RunOutcome, TaskRun, TaskRunner};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::component_store::{ComponentStore, digest_of};
+use super::environment::{Environment, Notes};
+use super::home;
+use crate::capabilities::Deadline;
+use crate::capabilities::http::ServiceMap;
+use crate::capabilities::hub_facts::{FactError, FactSource};
+use crate::error::CodedError;
+use crate::events::{Event, EventSink, Sink};
+use crate::hub::TlsRoots;
+use crate::plugins::registry::Installed;
+use crate::redact::Redactor;
+use crate::runtime::{CallError, Runtime};
+use crate::secret::{MemoryBackend, Secret, Secrets};
+
+/// Executes the runs of one local hub.
+pub struct ComponentRunner {
+    home: Home,
+    store: ComponentStore,
+    runtime: Arc<Runtime>,
+    /// Where a run's words go: the daemon's log.
+    log: PathBuf,
+}
+
+impl ComponentRunner {
+    pub fn new(home: Home, runtime: Arc<Runtime>) -> Self {
+        let log = home.path().join("logs").join("runs.log");
+        Self { home, store: ComponentStore::new(&home::psn_home()), runtime, log }
+    }
+
+    async fn execute(&self, run: TaskRun) -> Result<RunOutcome, CodedError> {
+        let crashed = |e: &dyn std::fmt::Display| RunOutcome::Crashed { message: e.to_string() };
+        let found = digest_of(&run.file_path).and_then(|digest| self.store.get(digest));
+        let (component, lock) = match found {
+            Ok(found) => found,
+            Err(e) => return Ok(crashed(&e)),
+        };
+        let installed = match Installed::verified(component, lock) {
+            Ok(installed) => installed,
+            Err(e) => return Ok(crashed(&CodedError::from(e))),
+        };
+        let Some(endpoints) = lifecycle::attach(&self.home).await.ok().flatten() else {
+            return Ok(crashed(&"the local hub does not answer itself"));
+        };
+
+        let redactor = Arc::new(Redactor::new());
+        let hub_id = run.env.get("PSN_HUB_ID").cloned().unwrap_or_default();
+        let values: BTreeMap<String, Secret> =
+            run.env.iter().map(|(k, v)| (k.clone(), Secret::new(v.as_str()))).collect();
+        let secrets = Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor))?;
+        let manifest = &installed.manifest;
+        let environment = Environment {
+            settings: BTreeMap::from([
+                ("hub.kind".to_owned(), "local".to_owned()),
+                ("hub.id".to_owned(), hub_id.clone()),
+            ]),
+            hub_id,
+            secrets: Arc::new(secrets),
+            services: ServiceMap::local(endpoints.neon, endpoints.trigger),
+            tls: TlsRoots::Pem(endpoints.ca_pem),
+            notes: Notes::Memory,
+            facts: Arc::new(NoFacts),
+            cwd: std::env::temp_dir(),
+            runtime: Arc::clone(&self.runtime),
+            events: EventSink::new(RunLog {
+                path: self.log.clone(),
+                run: run.run_id.clone(),
+                redactor: Arc::clone(&redactor),
+            }),
+            redactor,
+            run_id: run.run_id.as_str().into(),
+        };
+        let loaded = match environment.runtime.load(&installed).await {
+            Ok(loaded) => loaded,
+            Err(e) => return Ok(crashed(&CodedError::from(e))),
+        };
+        let mut call = environment.call(&loaded, run.attempt);
+        if let Some(limit) = run.max_duration {
+            // The deployment's limit, or the trigger's, where it is less than the manifest's own.
+            call.deadline = Deadline::after(call.deadline.clamp(limit));
+        }
+        let capabilities = environment.capabilities(manifest)?;
+        let scheduled_at = run.scheduled_at.map(|t| t.timestamp_micros());
+        let outcome =
+            environment.runtime.run_task(&loaded, capabilities, call, run.payload.to_string(), scheduled_at).await;
+        Ok(match outcome.result {
+            Ok(Ok(output)) => RunOutcome::Completed { output },
+            Ok(Err(failure)) => RunOutcome::Failed {
+                retryable: true,
+                retry_after: failure.retry_after_ms.map(Duration::from_millis),
+                code: failure.code,
+                message: failure.message,
+            },
+            Err(CallError::Deadline { .. }) => RunOutcome::TimedOut,
+            Err(e) => RunOutcome::Crashed { message: e.into_coded(&manifest.plugin.name).message },
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl TaskRunner for ComponentRunner {
+    async fn run(&self, run: TaskRun, cancel: CancellationToken) -> RunOutcome {
+        tokio::select! {
+            // Dropping the call drops its store: nothing of the component goes on.
+            () = cancel.cancelled() => RunOutcome::Cancelled,
+            outcome = self.execute(run) => outcome.unwrap_or_else(|e| RunOutcome::Crashed { message: e.to_string() }),
+        }
+    }
+}
+
+/// A run in Trigger.dev has no hub folder to tell of.
+struct NoFacts;
+
+#[async_trait::async_trait]
+impl FactSource for NoFacts {
+    async fn facts(&self, _topic: &str) -> Result<Value, FactError> {
+        Err(FactError::Unavailable("a run in Trigger.dev sees no hub folder".to_owned()))
+    }
+}
+
+/// What a run says, one JSON line each, in the local hub's logs.
+struct RunLog {
+    path: PathBuf,
+    run: String,
+    redactor: Arc<Redactor>,
+}
+
+impl Sink for RunLog {
+    fn emit(&self, event: &Event) {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut line = serde_json::json!({ "at": chrono::Utc::now(), "run": self.run, "event": event });
+        crate::events::redact_value(&mut line, &self.redactor);
+        let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path);
+        // A log that cannot be written is no reason to fail a run that works.
+        let _ = file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()));
+    }
+}

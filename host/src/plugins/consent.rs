@@ -1,0 +1,255 @@
+//! What a plugin asks for, in words a person can judge, and what it takes to grant it.
+use sha2::{Digest, Sha256};
+
+use super::component::Described;
+use super::lock::LockDifference;
+use super::manifest::{Auth, DbGrant, Manifest, World};
+
+/// Someone has to agree before this component may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentNeeded {
+    pub name: String,
+    /// Hex SHA-256 of the component.
+    pub sha256: String,
+    pub capabilities_hash: String,
+    /// What it asks for, one wish a line.
+    pub asks: Vec<String>,
+    /// What to hand to `add` to say yes. It stands for this very component with these very wishes, so that nothing can be put in
+    /// their place between the question and the answer.
+    pub grant: String,
+    /// In what it differs from the component that was granted before, if one was.
+    pub difference: Option<LockDifference>,
+}
+
+impl ConsentNeeded {
+    pub(super) fn new(found: &Described, difference: Option<LockDifference>) -> Self {
+        Self {
+            name: found.manifest.plugin.name.clone(),
+            sha256: found.sha256.clone(),
+            capabilities_hash: found.manifest.capabilities_hash(),
+            asks: asks(&found.manifest),
+            grant: grant_of(found),
+            difference,
+        }
+    }
+}
+
+/// What stands for consent to one component and its wishes: a hash over both. In full, because the author of two components could
+/// search for a pair that agrees in a shorter one.
+pub fn grant_of(found: &Described) -> String {
+    let mut hash = Sha256::new();
+    for part in ["psn grant", &found.manifest.plugin.name, &found.sha256, &found.manifest.capabilities_hash()] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hex::encode(&hash.finalize())
+}
+
+/// What a manifest asks for, in plain words, one wish a line. A plugin that asks for nothing can still compute, log, keep its own
+/// notes and tell the time.
+pub fn asks(manifest: &Manifest) -> Vec<String> {
+    let mut asks = Vec::new();
+    for service in &manifest.http {
+        let with = match &service.auth {
+            Some(Auth::Bearer(secret) | Auth::Header { secret, .. }) => format!(", signed in with {secret}"),
+            None => String::new(),
+        };
+        asks.push(format!("call {} at {}{with}: {}", service.service, service.base, list(&service.routes)));
+        for (route, captured) in &service.capture {
+            asks.push(format!(
+                "have psn keep from the answer to {} {route}: {}",
+                service.service,
+                list(captured.values())
+            ));
+        }
+        if !service.inject.is_empty() {
+            asks.push(format!("have psn send secrets to {}: {}", service.service, list(&service.inject)));
+        }
+    }
+    for (table, grant) in &manifest.db {
+        asks.push(database(table, grant));
+    }
+    if !manifest.secrets.names.is_empty() {
+        asks.push(format!(
+            "know whether these secrets are there, not what they are: {}",
+            list(&manifest.secrets.names)
+        ));
+    }
+    if !manifest.secrets.generate.is_empty() {
+        asks.push(format!("have psn make random secrets: {}", list(&manifest.secrets.generate)));
+    }
+    for tool in &manifest.tool {
+        let forms: Vec<_> = tool.args.iter().map(|args| format!("`{} {}`", tool.name, args.join(" "))).collect();
+        let env = if tool.env.is_empty() { String::new() } else { format!(", which receives {}", list(&tool.env)) };
+        asks.push(format!("run the program {} on this machine as {}{env}", tool.name, list(&forms)));
+    }
+    if !manifest.hub.facts.is_empty() {
+        asks.push(format!("see facts about the hub: {}", list(&manifest.hub.facts)));
+    }
+    if !manifest.settings.names.is_empty() {
+        asks.push(format!("read settings: {}", list(&manifest.settings.names)));
+    }
+    if !manifest.vault.contexts.is_empty() {
+        asks.push(format!("encrypt and decrypt stored tokens of: {}", list(&manifest.vault.contexts)));
+    }
+    let limits = &manifest.limits;
+    if let Some(memory) = &limits.memory {
+        asks.push(format!("use up to {memory} of memory"));
+    }
+    if let Some(deadline) = &limits.deadline {
+        asks.push(format!("run for up to {deadline}"));
+    }
+    for (limit, what) in
+        [(limits.http_calls, "HTTP calls"), (limits.db_calls, "database calls"), (limits.log_bytes, "bytes of log")]
+    {
+        if let Some(limit) = limit {
+            asks.push(format!("make up to {limit} {what} a run"));
+        }
+    }
+    if manifest.world() == World::Task {
+        let task = manifest.task.clone().unwrap_or_default();
+        asks.push(match &task.cron {
+            Some(cron) => format!(
+                "run by itself at `{cron}` ({}) as the task {}",
+                task.timezone.as_deref().unwrap_or("UTC"),
+                manifest.task_id()
+            ),
+            None => format!("be started as the task {}", manifest.task_id()),
+        });
+        if !task.env.is_empty() {
+            asks.push(format!("have these secrets beside it in Trigger.dev's cloud: {}", list(&task.env)));
+        }
+    }
+    asks.iter().map(|wish| visible(wish)).collect()
+}
+
+/// Shows what could make a line look like another one: control characters, and those that turn the direction of writing.
+fn visible(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+fn database(table: &str, grant: &DbGrant) -> String {
+    let mut may = Vec::new();
+    for (verb, columns) in [("read", &grant.select), ("add rows with", &grant.insert), ("change", &grant.update)] {
+        if !columns.is_empty() {
+            may.push(format!("{verb} {}", list(columns)));
+        }
+    }
+    if grant.delete {
+        may.push("delete rows".to_owned());
+    }
+    if grant.execute {
+        may.push("call it".to_owned());
+    }
+    format!("in the hub's database, {table}: {}", if may.is_empty() { "nothing".to_owned() } else { may.join("; ") })
+}
+
+fn list(items: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let items: Vec<_> = items.into_iter().collect();
+    if items.is_empty() {
+        return "nothing".to_owned();
+    }
+    items.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABOUT: &str = "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nsummary = \"s\"\n";
+
+    fn parse(world: &str, rest: &str) -> Manifest {
+        Manifest::parse(format!("{ABOUT}world = \"psn:plugin/{world}@0.1.0\"\n{rest}").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_wish_is_told() {
+        let manifest = parse(
+            "task",
+            r#"
+[[http]]
+service = "neon"
+base = "https://console.neon.tech/api/v2"
+auth = { bearer = "NEON_API_KEY" }
+routes = ["GET /projects", "POST /projects"]
+capture = { "POST /projects" = { "/uri" = "DATABASE_URL" } }
+inject = ["HUB_ENCRYPTION_KEY"]
+[db]
+"posts" = { select = ["id", "status"], update = ["status"], delete = true }
+"psn.f(int)" = { execute = true }
+[secrets]
+names = ["A_*"]
+generate = ["B"]
+[[tool]]
+name = "trigger"
+args = [["deploy", "--env", "prod"]]
+env = ["TRIGGER_ACCESS_TOKEN"]
+[hub]
+facts = ["git"]
+[settings]
+names = ["neon.org_id"]
+[vault]
+contexts = ["oauth:*"]
+[limits]
+memory = "64MiB"
+deadline = "60s"
+http-calls = 7
+[task]
+cron = "*/15 * * * *"
+env = ["C_KEY"]
+"#,
+        );
+        assert_eq!(
+            asks(&manifest),
+            [
+                "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects, POST /projects",
+                "have psn keep from the answer to neon POST /projects: DATABASE_URL",
+                "have psn send secrets to neon: HUB_ENCRYPTION_KEY",
+                "in the hub's database, posts: read id, status; change status; delete rows",
+                "in the hub's database, psn.f(int): call it",
+                "know whether these secrets are there, not what they are: A_*",
+                "have psn make random secrets: B",
+                "run the program trigger on this machine as `trigger deploy --env prod`, which receives TRIGGER_ACCESS_TOKEN",
+                "see facts about the hub: git",
+                "read settings: neon.org_id",
+                "encrypt and decrypt stored tokens of: oauth:*",
+                "use up to 64MiB of memory",
+                "run for up to 60s",
+                "make up to 7 HTTP calls a run",
+                "run by itself at `*/15 * * * *` (UTC) as the task x",
+                "have these secrets beside it in Trigger.dev's cloud: C_KEY",
+            ]
+        );
+        assert!(asks(&parse("step", "")).is_empty());
+    }
+
+    #[test]
+    fn a_wish_cannot_look_like_another_one() {
+        let manifest = parse("step", "[hub]\nfacts = [\"git\\u001b[2K\\nread nothing\", \"\\u202Eabc\"]\n");
+        assert_eq!(asks(&manifest), ["see facts about the hub: git\\u{1b}[2K\\u{a}read nothing, \\u{202e}abc"]);
+    }
+
+    #[test]
+    fn a_grant_stands_for_one_component_and_its_wishes() {
+        let describe = |sha256: &str, rest: &str| Described {
+            sha256: sha256.into(),
+            manifest: parse("step", rest),
+            imports: vec![],
+            exports: vec![],
+            wasi: false,
+        };
+        let a = grant_of(&describe("aa", ""));
+        assert_eq!(a.len(), 64);
+        assert_eq!(a, grant_of(&describe("aa", "")));
+        assert_ne!(a, grant_of(&describe("ab", "")));
+        assert_ne!(a, grant_of(&describe("aa", "[hub]\nfacts = [\"git\"]\n")));
+    }
+}

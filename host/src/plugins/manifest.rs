@@ -1,0 +1,440 @@
+//! The manifest: what a plugin asks for. Written as TOML by its author, embedded in the component as the custom section
+//! [`SECTION`]. Unknown fields are errors, so that a misspelt limit is not a missing one.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The custom section of a component, or of the core module inside it, that holds the manifest as UTF-8 TOML.
+pub const SECTION: &str = "psn:manifest";
+
+/// The longest manifest, in bytes. The largest first-party one is about 4 KiB.
+pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
+
+/// What psn itself says about a hub in its env files: no plugin may have anything kept under these names.
+const RESERVED: [&str; 4] = ["PSN_HUB", "PSN_HUB_ID", "HUB_ENCRYPTION_KEY", "TRIGGER_API_URL"];
+
+/// The longest plugin name, in bytes: `psn_plugin_` and the name must fit a Postgres role name (63 bytes).
+pub const MAX_NAME: usize = 40;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Manifest {
+    pub plugin: About,
+    #[serde(default)]
+    pub http: Vec<HttpService>,
+    /// Table or function, as written, and what may be done with it.
+    #[serde(default)]
+    pub db: BTreeMap<String, DbGrant>,
+    #[serde(default)]
+    pub secrets: SecretNames,
+    #[serde(default)]
+    pub tool: Vec<Tool>,
+    #[serde(default)]
+    pub hub: HubTopics,
+    #[serde(default)]
+    pub settings: SettingNames,
+    #[serde(default)]
+    pub vault: VaultContexts,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub task: Option<TaskSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct About {
+    pub name: String,
+    pub version: String,
+    /// `psn:plugin/step@0.1.0` or `psn:plugin/task@0.1.0`
+    pub world: String,
+    pub summary: String,
+    /// A step that looks and changes nothing.
+    #[serde(default)]
+    pub checks_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    Step,
+    Task,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HttpService {
+    pub service: String,
+    /// Absolute URL; https outside the local hub.
+    pub base: String,
+    #[serde(default)]
+    pub auth: Option<Auth>,
+    /// `METHOD /path/{parameter}`
+    pub routes: Vec<String>,
+    /// Route (with query parameters that must be equal, where given) → JSON pointer → name of the secret.
+    #[serde(default)]
+    pub capture: BTreeMap<String, BTreeMap<String, String>>,
+    /// Secrets that a JSON body may carry to this service by reference. A trailing `*` is a prefix.
+    #[serde(default)]
+    pub inject: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Auth {
+    /// `Authorization: Bearer <secret>`
+    Bearer(String),
+    Header {
+        name: String,
+        secret: String,
+    },
+}
+
+impl Auth {
+    /// The name of the secret.
+    pub fn secret(&self) -> &str {
+        match self {
+            Auth::Bearer(secret) | Auth::Header { secret, .. } => secret,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DbGrant {
+    #[serde(default)]
+    pub select: Vec<String>,
+    #[serde(default)]
+    pub insert: Vec<String>,
+    #[serde(default)]
+    pub update: Vec<String>,
+    #[serde(default)]
+    pub delete: bool,
+    /// For functions.
+    #[serde(default)]
+    pub execute: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SecretNames {
+    /// What may be asked about. A trailing `*` is a prefix.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// What the host may be asked to make.
+    #[serde(default)]
+    pub generate: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tool {
+    pub name: String,
+    /// The argument lists it may be run with; `{}` stands for one argument that does not begin with `-`.
+    pub args: Vec<Vec<String>>,
+    /// Secrets that its environment holds.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// How to install it, for the message when it is missing.
+    #[serde(default)]
+    pub install: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HubTopics {
+    #[serde(default)]
+    pub facts: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SettingNames {
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VaultContexts {
+    /// Contexts that values may be sealed for and opened in. A trailing `*` is a prefix.
+    #[serde(default)]
+    pub contexts: Vec<String>,
+}
+
+/// What one call of the component may use up. Absent values have defaults; all have ceilings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// `64MiB`
+    #[serde(default)]
+    pub memory: Option<String>,
+    /// `60s`
+    #[serde(default)]
+    pub deadline: Option<String>,
+    #[serde(default)]
+    pub http_calls: Option<u64>,
+    #[serde(default)]
+    pub db_calls: Option<u64>,
+    #[serde(default)]
+    pub log_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TaskSpec {
+    /// Defaults to the plugin's name.
+    #[serde(default)]
+    pub id: Option<String>,
+    #[serde(default)]
+    pub cron: Option<String>,
+    #[serde(default)]
+    pub timezone: Option<String>,
+    #[serde(default)]
+    pub max_duration: Option<String>,
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    #[serde(default)]
+    pub queue: Option<String>,
+    /// Secrets that the task needs where Trigger.dev runs it, besides its database URL.
+    #[serde(default)]
+    pub env: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Retry {
+    pub max_attempts: u32,
+    #[serde(default)]
+    pub min: Option<String>,
+    #[serde(default)]
+    pub max: Option<String>,
+    #[serde(default)]
+    pub factor: Option<f64>,
+    #[serde(default)]
+    pub jitter: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("the component has no manifest: no custom section `psn:manifest`")]
+    Missing,
+    #[error("the manifest is {0} bytes long; at most {MAX_MANIFEST_BYTES} are read")]
+    TooLarge(usize),
+    #[error("the manifest is not UTF-8 (byte {0})")]
+    NotUtf8(usize),
+    /// The text says line and column.
+    #[error("the manifest is not valid:\n{0}")]
+    Toml(#[from] toml::de::Error),
+    #[error("the manifest is not valid: {field}: {reason}")]
+    Invalid { field: String, reason: String },
+}
+
+impl Manifest {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|e| ManifestError::NotUtf8(e.valid_up_to()))?;
+        let manifest: Manifest = toml::from_str(text)?;
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    pub fn world(&self) -> World {
+        // `validate` let only these two through.
+        if self.plugin.world.starts_with("psn:plugin/task@") { World::Task } else { World::Step }
+    }
+
+    /// The id under which Trigger.dev knows the task.
+    pub fn task_id(&self) -> &str {
+        self.task.as_ref().and_then(|t| t.id.as_deref()).unwrap_or(&self.plugin.name)
+    }
+
+    /// The hash of everything that the manifest asks for: what a person agrees to. Name, version and summary are not in it, so a
+    /// new version that asks for the same needs no new consent for its capabilities (its component digest is pinned apart).
+    pub fn capabilities_hash(&self) -> String {
+        let asks = serde_json::json!({
+            "world": self.plugin.world,
+            "http": self.http,
+            "db": self.db,
+            "secrets": self.secrets,
+            "tool": self.tool,
+            "hub": self.hub,
+            "settings": self.settings,
+            "vault": self.vault,
+            "limits": self.limits,
+            "task": self.task,
+        });
+        hex::encode(Sha256::digest(asks.to_string().as_bytes()))
+    }
+
+    fn validate(&self) -> Result<(), ManifestError> {
+        let invalid = |field: &str, reason: String| Err(ManifestError::Invalid { field: field.to_owned(), reason });
+        if !is_kebab(&self.plugin.name) || self.plugin.name.len() > MAX_NAME {
+            return invalid(
+                "plugin.name",
+                format!("`{}` is not kebab case of at most {MAX_NAME} characters", self.plugin.name),
+            );
+        }
+        if !matches!(self.plugin.world.as_str(), "psn:plugin/step@0.1.0" | "psn:plugin/task@0.1.0") {
+            return invalid(
+                "plugin.world",
+                format!(
+                    "`{}` is not a world this psn knows: psn:plugin/step@0.1.0, psn:plugin/task@0.1.0",
+                    self.plugin.world
+                ),
+            );
+        }
+        if self.task.is_some() && self.world() == World::Step {
+            return invalid("task", "only a plugin of the world psn:plugin/task@0.1.0 has a [task]".into());
+        }
+        for (i, service) in self.http.iter().enumerate() {
+            if !is_kebab(&service.service) {
+                return invalid(&format!("http[{i}].service"), format!("`{}` is not kebab case", service.service));
+            }
+            if self.http[..i].iter().any(|s| s.service == service.service) {
+                return invalid(&format!("http[{i}].service"), format!("`{}` is named twice", service.service));
+            }
+        }
+        let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
+        for name in captured.chain(&self.secrets.generate) {
+            if RESERVED.contains(&name.as_str()) {
+                return invalid("capture", format!("{name} is psn's own; choose another name"));
+            }
+        }
+        let limits = &self.limits;
+        if let Some(m) = &limits.memory
+            && parse_bytes(m).is_none()
+        {
+            return invalid("limits.memory", format!("`{m}` is not a size such as 64MiB"));
+        }
+        let task = self.task.clone().unwrap_or_default();
+        let retry = task.retry.as_ref();
+        for (field, value) in [
+            ("limits.deadline", limits.deadline.as_ref()),
+            ("task.max-duration", task.max_duration.as_ref()),
+            ("task.retry.min", retry.and_then(|r| r.min.as_ref())),
+            ("task.retry.max", retry.and_then(|r| r.max.as_ref())),
+        ] {
+            if let Some(v) = value
+                && parse_duration(v).is_none()
+            {
+                return invalid(field, format!("`{v}` is not a duration such as 60s, 500ms or 5m"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lower-case letters and digits in words joined by single hyphens, beginning with a letter.
+pub fn is_kebab(s: &str) -> bool {
+    s.starts_with(|c: char| c.is_ascii_lowercase())
+        && s.split('-').all(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+}
+
+/// Whether a list of names, where a trailing `*` is a prefix, covers a name.
+pub fn covers(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|p| match p.strip_suffix('*') {
+        Some(prefix) => !prefix.is_empty() && name.starts_with(prefix),
+        None => p == name,
+    })
+}
+
+/// `500ms`, `60s`, `5m`, `2h`
+pub fn parse_duration(s: &str) -> Option<Duration> {
+    let at = s.find(|c: char| !c.is_ascii_digit())?;
+    let n: u64 = s[..at].parse().ok()?;
+    let ms = match &s[at..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    n.checked_mul(ms).map(Duration::from_millis)
+}
+
+/// `512KiB`, `64MiB`, `1GiB`
+pub fn parse_bytes(s: &str) -> Option<u64> {
+    let at = s.find(|c: char| !c.is_ascii_digit())?;
+    let n: u64 = s[..at].parse().ok()?;
+    let unit: u64 = match &s[at..] {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    n.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str =
+        "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
+
+    #[test]
+    fn reads_the_manifest_of_the_design() {
+        let text = format!(
+            "{SMALL}{}",
+            r#"
+[[http]]
+service = "neon"
+base = "https://console.neon.tech/api/v2"
+auth = { bearer = "NEON_API_KEY" }
+routes = ["GET /projects"]
+capture = { "POST /projects" = { "/connection_uris/0/connection_uri" = "DATABASE_URL_DIRECT" } }
+[db]
+"posts" = { select = ["id"], update = ["status"] }
+[[tool]]
+name = "trigger"
+args = [["deploy", "--env", "prod"]]
+[limits]
+memory = "64MiB"
+deadline = "60s"
+"#
+        );
+        let m = Manifest::parse(text.as_bytes()).unwrap();
+        assert_eq!(m.http[0].auth.as_ref().unwrap().secret(), "NEON_API_KEY");
+        assert_eq!(m.db["posts"].update, ["status"]);
+        assert_eq!(m.world(), World::Step);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for (tail, says) in [
+            ("[limits]\nmemroy = \"64MiB\"\n", "memroy"),
+            ("[limits]\nmemory = \"64 megs\"\n", "64 megs"),
+            ("[limits]\ndeadline = \"soon\"\n", "soon"),
+            ("[task]\ncron = \"* * * * *\"\n", "only a plugin of the world"),
+            ("[[http]]\nservice = \"A b\"\nbase = \"https://x\"\nroutes = []\n", "kebab"),
+            ("[secrets]\ngenerate = [\"PSN_HUB_ID\"]\n", "PSN_HUB_ID"),
+            ("[surprise]\n", "surprise"),
+        ] {
+            let e = Manifest::parse(format!("{SMALL}{tail}").as_bytes()).unwrap_err();
+            assert!(e.to_string().contains(says), "{e}");
+        }
+    }
+
+    #[test]
+    fn the_hash_follows_what_is_asked_for_and_nothing_else() {
+        let a = Manifest::parse(SMALL.as_bytes()).unwrap();
+        let b = Manifest::parse(SMALL.replace("summary = \"s\"", "summary = \"t\"").as_bytes()).unwrap();
+        let c = Manifest::parse(format!("{SMALL}[hub]\nfacts = [\"git\"]\n").as_bytes()).unwrap();
+        assert_eq!(a.capabilities_hash(), b.capabilities_hash());
+        assert_ne!(a.capabilities_hash(), c.capabilities_hash());
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(parse_bytes("64MiB"), Some(64 << 20));
+        assert_eq!(parse_bytes("64MB"), None);
+        assert_eq!(parse_bytes("99999999999GiB"), None);
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(parse_duration("m"), None);
+    }
+}

@@ -1,0 +1,415 @@
+//! Which plugins there are: those built into psn, and those that were added to a project. Both pass the same checks each time one
+//! is fetched: the bytes are what the lock says, and ask for what was granted.
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{SubsecRound, Utc};
+
+use super::component::{ComponentError, Described, MAX_COMPONENT_BYTES, describe};
+use super::consent::{ConsentNeeded, asks, grant_of};
+use super::lock::{LockDifference, LockEntry, LockError, LockFile, Source};
+use super::manifest::{Manifest, World};
+use crate::atomic;
+use crate::error::{CodedError, coded_by_value};
+
+/// Where a project keeps the components that were added to it, each under its own digest.
+const BLOBS: &str = ".psn/plugins";
+
+/// A plugin that is built into psn, with what it was locked to when psn was built.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstParty {
+    pub name: &'static str,
+    pub component: &'static [u8],
+    /// Hex SHA-256 of the component.
+    pub sha256: &'static str,
+    pub capabilities_hash: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    FirstParty,
+    ThirdParty,
+}
+
+/// A plugin that may run: its bytes are the ones that were granted.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    pub manifest: Manifest,
+    pub component: Cow<'static, [u8]>,
+    pub sha256: String,
+    /// Whether it is given an (empty) WASI.
+    pub wasi: bool,
+    pub lock: LockEntry,
+    pub origin: Origin,
+}
+
+impl Installed {
+    /// The one way to a plugin that may run: the bytes must be what the entry says, and ask for what it grants.
+    pub fn verified(component: impl Into<Cow<'static, [u8]>>, lock: LockEntry) -> Result<Self, RegistryError> {
+        let component = component.into();
+        let found = describe_named(&component, &lock.name)?;
+        let origin = if lock.source == Source::FirstParty { Origin::FirstParty } else { Origin::ThirdParty };
+        if let Some(difference) = lock.compare(&found) {
+            return Err(RegistryError::LockMismatch { difference, origin });
+        }
+        Ok(Self { manifest: found.manifest, component, sha256: found.sha256, wasi: found.wasi, lock, origin })
+    }
+}
+
+/// What [`Registry::add`] did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Added {
+    pub name: String,
+    pub sha256: String,
+    /// What was granted under this name before.
+    pub replaced: Option<LockEntry>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("there is no plugin {name}; there are {}", .known.join(", "))]
+    Unknown { name: String, known: Vec<String> },
+    #[error("{name} was not added here; {}", if .added.is_empty() { "nothing was".to_owned() } else { format!("there are {}", .added.join(", ")) })]
+    NotAdded { name: String, added: Vec<String> },
+    #[error("the plugin is not the one that was granted\n{difference}")]
+    LockMismatch { difference: LockDifference, origin: Origin },
+    #[error("the component of {name}, {}, is gone", .path.display())]
+    Missing { name: String, path: PathBuf },
+    #[error("{} cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("{plugin}: {source}")]
+    Component { plugin: String, source: ComponentError },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    #[error("{} asks for consent", .0.name)]
+    ConsentNeeded(Box<ConsentNeeded>),
+    #[error("the grant {given} is not one for this component")]
+    WrongGrant { given: String, needed: Box<ConsentNeeded> },
+    #[error("{} cannot be read: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", .path.display())]
+    Component { path: PathBuf, source: ComponentError },
+    #[error("{0} is the name of one of psn's own plugins")]
+    NameTaken(String),
+    #[error("{} cannot be written: {source}", .path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+coded_by_value!(RegistryError, AddError);
+
+impl From<&RegistryError> for CodedError {
+    fn from(e: &RegistryError) -> Self {
+        let message = e.to_string();
+        match e {
+            RegistryError::Unknown { known, .. } => {
+                CodedError::new("plugin.unknown", message, [format!("Use one of: {}.", known.join(", "))])
+            }
+            RegistryError::NotAdded { .. } => CodedError::new("plugin.not-added", message, ["psn plugin list"]),
+            RegistryError::LockMismatch { origin: Origin::FirstParty, .. } => CodedError::new(
+                "plugin.lock-mismatch",
+                message,
+                [
+                    "psn's own plugin is not the one that psn.lock pins, or psn is damaged: remove the plugin's entry from psn.lock, or install psn again.",
+                ],
+            ),
+            RegistryError::LockMismatch { difference, .. } => CodedError::new(
+                "plugin.lock-mismatch",
+                message,
+                [format!("Add {} again, and look at what it asks for before you agree.", difference.name)],
+            ),
+            RegistryError::Missing { name, .. } => {
+                CodedError::new("plugin.component-missing", message, [format!("Add {name} again from its file.")])
+            }
+            RegistryError::Read { path, .. } => CodedError::new(
+                "plugin.component-unreadable",
+                message,
+                [format!("Make {} readable for the account that runs psn.", path.display())],
+            ),
+            RegistryError::Lock(e) => e.into(),
+            RegistryError::Component { source, .. } => CodedError { message, ..source.into() },
+        }
+    }
+}
+
+impl From<&AddError> for CodedError {
+    fn from(e: &AddError) -> Self {
+        let message = e.to_string();
+        match e {
+            AddError::ConsentNeeded(needed) => CodedError::new(
+                "plugin.consent-needed",
+                message,
+                [format!("Agree to what it asks for with the grant {}.", needed.grant)],
+            ),
+            AddError::WrongGrant { needed, .. } => CodedError::new(
+                "plugin.wrong-grant",
+                message,
+                [format!("Look at what it asks for now; the grant for that is {}.", needed.grant)],
+            ),
+            AddError::Read { .. } => CodedError::new(
+                "plugin.component-unreadable",
+                message,
+                ["Name a component's file (.wasm) that can be read."],
+            ),
+            AddError::Component { source, .. } => CodedError { message, ..source.into() },
+            AddError::NameTaken(_) => {
+                CodedError::new("plugin.name-taken", message, ["Give the plugin another name in its plugin.toml."])
+            }
+            AddError::Write { .. } => CodedError::new(
+                "plugin.lock-unwritable",
+                message,
+                [
+                    "Make the project's folder writable for the account that runs psn, and see that its disk is not full.",
+                ],
+            ),
+            AddError::Lock(e) => e.into(),
+        }
+    }
+}
+
+/// The plugins of one project.
+#[derive(Debug)]
+pub struct Registry {
+    project: PathBuf,
+    first_party: &'static [FirstParty],
+    lock: LockFile,
+    /// Verified already. Bytes that were, cannot change: they are in this process's memory.
+    verified: Mutex<BTreeMap<String, Arc<Installed>>>,
+}
+
+impl Registry {
+    /// Reads the lock file. Components are read, and verified, when they are first asked for.
+    pub fn open(project: &Path, first_party: &'static [FirstParty]) -> Result<Self, RegistryError> {
+        Ok(Self {
+            project: project.to_owned(),
+            first_party,
+            lock: LockFile::load(project)?,
+            verified: Mutex::default(),
+        })
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let built_in = self.first_party.iter().map(|f| f.name);
+        built_in
+            .chain(self.lock.entries().map(|e| e.name.as_str()))
+            .map(str::to_owned)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    /// The plugin of that name, verified: whatever is returned may run.
+    pub fn get(&self, name: &str) -> Result<Arc<Installed>, RegistryError> {
+        if let Some(known) = self.known().get(name) {
+            return Ok(known.clone());
+        }
+        let installed = Arc::new(match (self.built_in(name), self.lock.get(name)) {
+            (Some(built_in), pin) => first_party(built_in, pin)?,
+            (None, Some(locked)) => self.third_party(locked)?,
+            (None, None) => return Err(RegistryError::Unknown { name: name.to_owned(), known: self.names() }),
+        });
+        self.known().insert(name.to_owned(), installed.clone());
+        Ok(installed)
+    }
+
+    /// All plugins, verified, sorted by name.
+    pub fn all(&self) -> Result<Vec<Arc<Installed>>, RegistryError> {
+        self.names().iter().map(|name| self.get(name)).collect()
+    }
+
+    /// All plugins that are tasks, verified, sorted by name.
+    pub fn tasks(&self) -> Result<Vec<Arc<Installed>>, RegistryError> {
+        let mut tasks = self.all()?;
+        tasks.retain(|p| p.manifest.world() == World::Task);
+        Ok(tasks)
+    }
+
+    /// What all plugins were granted.
+    pub fn manifests(&self) -> Result<Vec<Manifest>, RegistryError> {
+        Ok(self.all()?.iter().map(|p| p.manifest.clone()).collect())
+    }
+
+    /// What can be said about a component without running it: for authors, and for people before they add it.
+    pub fn describe(&self, bytes: &[u8]) -> Result<serde_json::Value, ComponentError> {
+        let found = describe(bytes)?;
+        let about = &found.manifest.plugin;
+        let locked = self.lock.get(&about.name);
+        Ok(serde_json::json!({
+            "name": about.name,
+            "version": about.version,
+            "world": about.world,
+            "summary": about.summary,
+            "bytes": bytes.len(),
+            "sha256": found.sha256,
+            "capabilities": found.manifest.capabilities_hash(),
+            "asks": asks(&found.manifest),
+            "imports": found.imports,
+            "exports": found.exports,
+            "wasi": found.wasi,
+            "granted": locked.is_some_and(|locked| locked.compare(&found).is_none()),
+        }))
+    }
+
+    /// Adds a component, or another version of one. Nothing is written unless `grant` is the one for exactly this component: the
+    /// error says what it asks for, and which grant stands for that.
+    pub fn add(&mut self, file: &Path, grant: Option<&str>) -> Result<Added, AddError> {
+        let bytes = read_bounded(file).map_err(|source| AddError::Read { path: file.to_owned(), source })?;
+        let found = describe(&bytes).map_err(|source| AddError::Component { path: file.to_owned(), source })?;
+        let name = found.manifest.plugin.name.clone();
+        if self.built_in(&name).is_some() {
+            return Err(AddError::NameTaken(name));
+        }
+        let replaced = self.lock.get(&name).cloned();
+        let needed =
+            || Box::new(ConsentNeeded::new(&found, replaced.as_ref().and_then(|locked| locked.compare(&found))));
+        match grant {
+            Some(given) if given == grant_of(&found) => {}
+            Some(given) => return Err(AddError::WrongGrant { given: given.to_owned(), needed: needed() }),
+            None => return Err(AddError::ConsentNeeded(needed())),
+        }
+        let entry = LockEntry {
+            version: found.manifest.plugin.version.clone(),
+            world: found.manifest.plugin.world.clone(),
+            capabilities: found.manifest.capabilities_hash(),
+            granted_by: account(),
+            granted_at: Some(Utc::now().trunc_subsecs(0)),
+            source: Source::Path(self.as_named(file)),
+            sha256: found.sha256.clone(),
+            name: name.clone(),
+        };
+        // The copy first: an entry without a component would stop every run.
+        let blob = self.blob(&entry.sha256);
+        let write = |source| AddError::Write { path: blob.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(self.project.join(BLOBS)).map_err(write)?;
+        atomic::write(&blob, &bytes, 0o644).map_err(write)?;
+        self.change(|lock| {
+            lock.insert(entry);
+        })?;
+        if let Some(old) = &replaced {
+            self.forget_blob(&old.sha256);
+        }
+        Ok(Added { name, sha256: found.sha256, replaced })
+    }
+
+    /// Takes a grant back, and with it the component.
+    pub fn remove(&mut self, name: &str) -> Result<LockEntry, RegistryError> {
+        let Some(entry) = self.lock.get(name).cloned() else {
+            return Err(RegistryError::NotAdded {
+                name: name.to_owned(),
+                added: self.lock.entries().map(|e| e.name.clone()).collect(),
+            });
+        };
+        self.change(|lock| {
+            lock.remove(name);
+        })?;
+        self.forget_blob(&entry.sha256);
+        Ok(entry)
+    }
+
+    /// Only what is on disk counts: where saving fails, nothing has changed.
+    fn change(&mut self, change: impl FnOnce(&mut LockFile)) -> Result<(), LockError> {
+        let mut lock = self.lock.clone();
+        change(&mut lock);
+        lock.save(&self.project)?;
+        self.lock = lock;
+        self.known().clear();
+        Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Installed>>> {
+        // Whatever is in the map was verified before it was put there, panic or not.
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a component that no grant speaks of any more. One that stays is only some lost space.
+    fn forget_blob(&self, sha256: &str) {
+        if is_digest(sha256) && self.lock.entries().all(|e| e.sha256 != sha256) {
+            let _ = fs::remove_file(self.blob(sha256));
+        }
+    }
+
+    fn built_in(&self, name: &str) -> Option<&'static FirstParty> {
+        self.first_party.iter().find(|f| f.name == name)
+    }
+
+    fn third_party(&self, locked: &LockEntry) -> Result<Installed, RegistryError> {
+        let path = self.blob(&locked.sha256);
+        if !is_digest(&locked.sha256) {
+            return Err(RegistryError::Missing { name: locked.name.clone(), path });
+        }
+        match read_bounded(&path) {
+            Ok(bytes) => Installed::verified(bytes, locked.clone()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(RegistryError::Missing { name: locked.name.clone(), path })
+            }
+            Err(source) => Err(RegistryError::Read { path, source }),
+        }
+    }
+
+    fn blob(&self, sha256: &str) -> PathBuf {
+        self.project.join(BLOBS).join(format!("{sha256}.wasm"))
+    }
+
+    /// The path below the project where it lies there; else as it was given.
+    fn as_named(&self, file: &Path) -> String {
+        let inside = fs::canonicalize(file).ok().zip(fs::canonicalize(&self.project).ok());
+        let inside = inside.as_ref().and_then(|(file, project)| file.strip_prefix(project).ok());
+        inside.unwrap_or(file).display().to_string()
+    }
+}
+
+/// A built-in plugin against what it was locked to when psn was built, and against the project's entry of that name if there is
+/// one: it pins the plugin, so that a psn that brings another one is told apart.
+fn first_party(built_in: &FirstParty, pin: Option<&LockEntry>) -> Result<Installed, RegistryError> {
+    let found = describe_named(built_in.component, built_in.name)?;
+    // Version and world are what the embedded manifest says: the digest pins them too.
+    let granted = LockEntry {
+        name: built_in.name.to_owned(),
+        version: found.manifest.plugin.version.clone(),
+        world: found.manifest.plugin.world.clone(),
+        sha256: built_in.sha256.to_owned(),
+        capabilities: built_in.capabilities_hash.to_owned(),
+        granted_by: "psn".to_owned(),
+        granted_at: None,
+        source: Source::FirstParty,
+    };
+    if let Some(difference) = pin.and_then(|pin| pin.compare(&found)) {
+        return Err(RegistryError::LockMismatch { difference, origin: Origin::FirstParty });
+    }
+    Installed::verified(built_in.component, granted)
+}
+
+fn describe_named(bytes: &[u8], name: &str) -> Result<Described, RegistryError> {
+    describe(bytes).map_err(|source| RegistryError::Component { plugin: name.to_owned(), source })
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One more than allowed, so that `describe` sees that it is too long.
+    fs::File::open(path)?.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A digest is part of a path here, and comes from a file that anyone may have edited.
+fn is_digest(s: &str) -> bool {
+    s.len() == 64 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Who agrees: the account's name as the shell says it, else its number.
+fn account() -> String {
+    ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}

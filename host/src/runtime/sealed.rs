@@ -1,0 +1,55 @@
+//! Compiled code that is worth running: sealed with a key that only this account has. The one module with `unsafe` in it.
+#![allow(unsafe_code, reason = "wasmtime maps compiled code as it is")]
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use zeroize::Zeroizing;
+
+/// Bytes of the key, and of a seal.
+pub(super) const KEY_BYTES: usize = 32;
+const SEAL_BYTES: usize = 32;
+
+/// Set before everything that is sealed, so that a seal can never be one over something else.
+const PURPOSE: &[u8] = b"psn compiled component 1\0";
+
+/// What makes code ours.
+pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
+
+impl Key {
+    pub(super) fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
+        Self(bytes)
+    }
+
+    fn mac(&self, subject: &str, code: &[u8]) -> Hmac<Sha256> {
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
+        mac.update(PURPOSE);
+        mac.update(&(subject.len() as u64).to_le_bytes());
+        mac.update(subject.as_bytes());
+        mac.update(code);
+        mac
+    }
+}
+
+/// Compiled code with its seal. `subject` says of what, and for which engine, it is.
+pub(super) fn seal(key: &Key, subject: &str, component: &Component) -> wasmtime::Result<Vec<u8>> {
+    let code = component.serialize()?;
+    let mut sealed = Vec::with_capacity(SEAL_BYTES + code.len());
+    sealed.extend_from_slice(&key.mac(subject, &code).finalize().into_bytes());
+    sealed.extend_from_slice(&code);
+    Ok(sealed)
+}
+
+/// The component, if the seal is whole and wasmtime accepts the code for this engine.
+pub(super) fn open(engine: &Engine, key: &Key, subject: &str, sealed: &[u8]) -> Option<Component> {
+    let (seal, code) = sealed.split_at_checked(SEAL_BYTES)?;
+    key.mac(subject, code).verify_slice(seal).ok()?;
+    // SAFETY: `deserialize` requires bytes that `Component::serialize` returned, unmodified. The seal over exactly these bytes has
+    // just been verified; it can only have been made by `seal` above, which seals nothing but what `Component::serialize`
+    // returned, or by someone who has the key. The key is a random one that lies in a file which only this account can read
+    // (cache.rs checks owner and mode, of the file and its folder), and whoever can read it can already run any code as this
+    // account. The bytes are in this process's memory, where nobody changes them between check and use, and `deserialize` copies
+    // them. That they are for this very engine configuration and version is part of `subject`, and wasmtime checks it again.
+    unsafe { Component::deserialize(engine, code) }.ok()
+}

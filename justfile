@@ -1,0 +1,53 @@
+# `just` lists the recipes. Each is one line over cargo or over a script in scripts/, so nothing here is needed to do the same by hand.
+
+[private]
+default:
+    @just --list
+
+# Builds the plugins and examples into plugins/dist/<name>.wasm, each with its manifest inside
+build-plugins:
+    cargo run --package psn-plugin-build --bin build-plugins
+
+# Sets up a hub, in this folder unless --project names another
+setup *args:
+    cargo psn run setup {{ args }}
+
+# All tests, with real components, a real Postgres and the vendors' real clients
+test:
+    cargo test --workspace
+
+# Formatting and clippy, as CI runs them
+lint:
+    cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
+
+# Benchmarks of inner loops
+bench *args:
+    cargo bench --package psn-benches {{ args }}
+
+# Sizes, times and memory of the whole program
+measure *args:
+    scripts/measure.sh {{ args }}
+
+# Builds the plugins with your cargo-component instead; says so and does nothing where it is not installed
+cargo-component:
+    scripts/cargo-component.sh
+
+# Installs the vendors' clients that tests/clients/ pins
+clients:
+    scripts/clients.sh
+
+# Writes the event stream's JSON Schema anew
+schema:
+    scripts/schema.sh
+
+# Licences, sources and advisories of the dependencies
+deny:
+    cargo deny --locked check
+
+# Advisories only
+audit:
+    cargo audit
+
+# Everything that CI runs
+ci:
+    .ci/run

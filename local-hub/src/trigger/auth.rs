@@ -1,0 +1,102 @@
+//! Who asks: the account's personal access token, or an environment's secret key.
+use axum::extract::FromRequestParts;
+use axum::http::{HeaderMap, header, request::Parts};
+
+use super::AppState;
+use super::error::ApiError;
+use super::model::Environment;
+use super::store;
+use crate::tokens;
+
+pub(crate) const ACCESS_TOKEN_PREFIX: &str = "tr_pat_";
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// The holder of a personal access token; management routes take nothing else.
+pub(crate) struct Account {
+    pub(crate) user_id: String,
+    pub(crate) email: String,
+}
+
+impl FromRequestParts<AppState> for Account {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token =
+            bearer(&parts.headers).filter(|t| t.starts_with(ACCESS_TOKEN_PREFIX)).ok_or_else(ApiError::access_token)?;
+        let user = store::account::by_token(&state.db, &tokens::digest(token)).await?;
+        let (user_id, email) = user.ok_or_else(ApiError::access_token)?;
+        Ok(Self { user_id, email })
+    }
+}
+
+/// The environment whose secret key came.
+pub(crate) struct EnvironmentKey(pub(crate) Environment);
+
+impl FromRequestParts<AppState> for EnvironmentKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let key = bearer(&parts.headers).ok_or_else(ApiError::api_key)?;
+        let environment = store::projects::environment_by_key(&state.db, key).await?;
+        environment.map(Self).ok_or_else(ApiError::api_key)
+    }
+}
+
+/// Routes under a project that take either credential.
+pub(crate) enum Caller {
+    Account,
+    Environment(Box<Environment>),
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token = bearer(&parts.headers).ok_or_else(ApiError::access_token)?;
+        if token.starts_with(ACCESS_TOKEN_PREFIX) {
+            Account::from_request_parts(parts, state).await?;
+            return Ok(Self::Account);
+        }
+        let EnvironmentKey(environment) = EnvironmentKey::from_request_parts(parts, state).await?;
+        Ok(Self::Environment(Box::new(environment)))
+    }
+}
+
+impl Caller {
+    /// The environment that the path names, if this caller may touch it.
+    pub(crate) async fn environment(
+        self,
+        state: &AppState,
+        project: &str,
+        slug: &str,
+    ) -> Result<Environment, ApiError> {
+        // The path says `staging`, the stored slug is the vendor's `stg`.
+        let slug = if slug == "staging" { "stg" } else { slug };
+        match self {
+            Self::Environment(environment) => {
+                if environment.project_ref != project {
+                    return Err(ApiError::bad_request(
+                        "Invalid project ref for this API key. Make sure you are using an API key associated with that project.",
+                    ));
+                }
+                if environment.slug != slug {
+                    return Err(ApiError::bad_request(
+                        "Invalid environment slug for this API key. Make sure you are using an API key associated with that environment.",
+                    ));
+                }
+                Ok(*environment)
+            }
+            Self::Account => {
+                if store::projects::find(&state.db, project).await?.is_none() {
+                    return Err(ApiError::not_found("Project not found"));
+                }
+                let environment = store::projects::environment(&state.db, project, slug).await?;
+                environment.ok_or_else(|| ApiError::not_found("Environment not found"))
+            }
+        }
+    }
+}

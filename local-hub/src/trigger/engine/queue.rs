@@ -1,0 +1,269 @@
+//! The queue: runs are claimed under a lease, kept by heartbeats, and given back with a fencing token. Whoever lost the lease changes
+//! nothing.
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{FromRow, PgPool};
+use uuid::Uuid;
+
+use super::super::status::RunStatus;
+use super::retry::Problem;
+
+/// How long a run is held without a heartbeat. Several heartbeats may fail before another engine takes it.
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A run under which the engine died this often is the likely cause of it, and is not started again.
+const MAX_STALLS: i32 = 3;
+/// Ready runs looked at for one claim.
+const WINDOW: i64 = 200;
+/// Rows moved by one statement of the housekeeping.
+const BATCH: i64 = 500;
+/// Keeps two engines from both counting a queue's running runs before either has claimed one.
+const CLAIM_LOCK: i64 = 0x7073_6e74_7267_0002;
+/// The class of the session-level advisory lock that an engine holds while it lives; the second half is its number.
+pub(crate) const PRESENCE_LOCK_CLASS: i32 = 0x7073_6e33;
+
+/// One attempt to make. Holds the environment's key, so it has no Debug.
+#[derive(FromRow)]
+pub(crate) struct Claimed {
+    pub(crate) id: String,
+    pub(crate) lease_token: Uuid,
+    pub(crate) task: String,
+    pub(crate) file_path: String,
+    pub(crate) payload: String,
+    pub(crate) payload_type: String,
+    pub(crate) scheduled_at: Option<DateTime<Utc>>,
+    pub(crate) attempt: i32,
+    pub(crate) stalls: i32,
+    pub(crate) max_attempts: Option<i32>,
+    pub(crate) max_duration: Option<f64>,
+    pub(crate) retry: Option<Value>,
+    pub(crate) environment_id: String,
+    pub(crate) api_key: String,
+    pub(crate) project_ref: String,
+}
+
+/// Up to `slots` ready runs, the longest waiting first, within the limits of their queues. A limit counts for each concurrency key
+/// by itself, as at the vendor.
+pub(crate) async fn claim(db: &PgPool, owner: i32, slots: usize) -> Result<Vec<Claimed>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CLAIM_LOCK).execute(&mut *tx).await?;
+    // The materialised form: with a plain subquery the planner may run LIMIT … SKIP LOCKED once per row and claim far too many.
+    let claimed = sqlx::query_as(
+        "WITH busy AS MATERIALIZED ( \
+             SELECT environment_id, queue, coalesce(concurrency_key, '') AS key, count(*) AS n \
+             FROM trigger.runs WHERE lease_token IS NOT NULL GROUP BY 1, 2, 3 \
+         ), ready AS MATERIALIZED ( \
+             SELECT r.id, r.seq, r.environment_id, r.queue, coalesce(r.concurrency_key, '') AS key, \
+                    r.available_at - make_interval(secs => r.priority) AS due, q.concurrency_limit AS capacity, \
+                    coalesce(b.n, 0) AS running, \
+                    coalesce(r.worker_task_id, trigger.resolve_task(r.environment_id, r.task, r.lock_to_version)) AS task_id \
+             FROM trigger.runs r \
+             LEFT JOIN trigger.queues q ON q.environment_id = r.environment_id AND q.name = r.queue \
+             LEFT JOIN busy b ON b.environment_id = r.environment_id AND b.queue = r.queue \
+                             AND b.key = coalesce(r.concurrency_key, '') \
+             WHERE r.status IN ('PENDING', 'RETRYING_AFTER_FAILURE') AND r.available_at <= now() \
+               AND (r.attempt > 0 OR r.expires_at IS NULL OR r.expires_at > now()) \
+               AND (q.concurrency_limit IS NULL OR coalesce(b.n, 0) < q.concurrency_limit) \
+               AND coalesce(r.worker_task_id, trigger.resolve_task(r.environment_id, r.task, r.lock_to_version)) IS NOT NULL \
+             ORDER BY due, r.seq LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
+         ), ranked AS ( \
+             SELECT *, row_number() OVER (PARTITION BY environment_id, queue, key ORDER BY due, seq) AS place FROM ready \
+         ), chosen AS MATERIALIZED ( \
+             SELECT id, task_id FROM ranked WHERE capacity IS NULL OR running + place <= capacity ORDER BY due, seq LIMIT $2 \
+         ) \
+         UPDATE trigger.runs r SET status = 'DEQUEUED', lease_owner = $1, lease_token = gen_random_uuid(), \
+             lease_expires_at = now() + make_interval(secs => $4), attempt_started_at = now(), attempt = r.attempt + 1, \
+             worker_task_id = t.id, version = d.version_day || '.' || d.version_number, updated_at = now() \
+         FROM chosen c \
+         JOIN trigger.worker_tasks t ON t.id = c.task_id \
+         JOIN trigger.workers w ON w.id = t.worker_id \
+         JOIN trigger.deployments d ON d.id = w.deployment_id \
+         JOIN trigger.environments e ON e.id = w.environment_id \
+         JOIN trigger.projects p ON p.id = e.project_id \
+         WHERE r.id = c.id \
+         RETURNING r.id, r.lease_token, r.task, t.file_path, r.payload, r.payload_type, r.scheduled_at, r.attempt, r.stalls, \
+             r.max_attempts, coalesce(r.max_duration, t.max_duration) AS max_duration, t.retry, r.environment_id, e.api_key, \
+             p.ref AS project_ref",
+    )
+    .bind(owner)
+    .bind(i64::try_from(slots).unwrap_or(i64::MAX))
+    .bind(WINDOW)
+    .bind(LEASE.as_secs_f64())
+    .fetch_all(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(claimed)
+}
+
+/// What a claimed run is called in every later statement.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) run: String,
+    pub(crate) token: Uuid,
+}
+
+/// DEQUEUED → EXECUTING. False when the lease is gone.
+pub(crate) async fn begin(db: &PgPool, lease: &Lease) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query(
+        "UPDATE trigger.runs SET status = 'EXECUTING', started_at = coalesce(started_at, now()), attempt_started_at = now(), \
+         updated_at = now(), lease_expires_at = now() + make_interval(secs => $3) WHERE id = $1 AND lease_token = $2",
+    )
+    .bind(&lease.run)
+    .bind(lease.token)
+    .bind(LEASE.as_secs_f64())
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+pub(crate) async fn heartbeat(db: &PgPool, lease: &Lease) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query(
+        "UPDATE trigger.runs SET lease_expires_at = now() + make_interval(secs => $3) WHERE id = $1 AND lease_token = $2",
+    )
+    .bind(&lease.run)
+    .bind(lease.token)
+    .bind(LEASE.as_secs_f64())
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// How an attempt leaves its run.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    Completed {
+        output: String,
+    },
+    Failed {
+        status: RunStatus,
+        error: Problem,
+    },
+    Again {
+        after: Duration,
+        error: Problem,
+    },
+    /// The engine stops: the attempt does not count.
+    Released,
+}
+
+/// Gives the lease back. False when it was gone: then nothing is changed.
+pub(crate) async fn end(db: &PgPool, lease: &Lease, ending: &Ending) -> Result<bool, sqlx::Error> {
+    let (status, output, error, after, counted) = match ending {
+        Ending::Completed { output } => (RunStatus::CompletedSuccessfully, Some(output), None, None, 0),
+        Ending::Failed { status, error } => (*status, None, Some(error), None, 0),
+        Ending::Again { after, error } => {
+            (RunStatus::RetryingAfterFailure, None, Some(error), Some(after.as_secs_f64()), 0)
+        }
+        Ending::Released => (RunStatus::Pending, None, None, Some(0.0), 1),
+    };
+    let error = error.map(|e| serde_json::json!(e));
+    let result = sqlx::query(
+        "UPDATE trigger.runs SET status = $3, output = $4, error = $5, \
+         available_at = CASE WHEN $6::float8 IS NULL THEN available_at ELSE now() + make_interval(secs => $6) END, \
+         finished_at = CASE WHEN $6::float8 IS NULL THEN now() END, attempt = attempt - $7, updated_at = now(), \
+         duration_ms = duration_ms + (extract(epoch FROM now() - attempt_started_at) * 1000)::bigint, \
+         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL \
+         WHERE id = $1 AND lease_token = $2",
+    )
+    .bind(&lease.run)
+    .bind(lease.token)
+    .bind(status.name())
+    .bind(output)
+    .bind(error)
+    .bind(after)
+    .bind(counted)
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected() == 1)
+}
+
+/// Puts runs back whose lease ran out, and without waiting for that those of engines that live no more: an engine holds an advisory
+/// lock while it lives, and Postgres drops it with the engine's connection.
+pub(crate) async fn recover(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let result = sqlx::query(
+        "WITH lost AS MATERIALIZED ( \
+             SELECT id FROM trigger.runs r WHERE lease_token IS NOT NULL \
+             AND (lease_expires_at < now() OR NOT EXISTS ( \
+                 SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
+                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                 AND l.classid::bigint = $1 AND l.objid::bigint = r.lease_owner)) \
+             ORDER BY seq LIMIT $3 FOR UPDATE SKIP LOCKED \
+         ) \
+         UPDATE trigger.runs r SET \
+             status = CASE WHEN stalls < $2 THEN 'PENDING' ELSE 'SYSTEM_FAILURE' END, \
+             finished_at = CASE WHEN stalls < $2 THEN NULL ELSE now() END, \
+             error = jsonb_build_object('name', 'TASK_RUN_STALLED_EXECUTING', 'message', \
+                 'The engine stopped while the run was executing'), \
+             stalls = stalls + 1, available_at = now(), updated_at = now(), \
+             lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL \
+         FROM lost WHERE r.id = lost.id",
+    )
+    .bind(i64::from(PRESENCE_LOCK_CLASS))
+    .bind(MAX_STALLS)
+    .bind(BATCH)
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected())
+}
+
+/// Puts delayed runs into their queues when their time has come. A time to live counts from here.
+pub(crate) async fn promote_delayed(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let result = sqlx::query(
+        "WITH due AS MATERIALIZED ( \
+             SELECT id FROM trigger.runs WHERE status = 'DELAYED' AND delay_until <= now() \
+             ORDER BY delay_until LIMIT $1 FOR UPDATE SKIP LOCKED \
+         ) \
+         UPDATE trigger.runs r SET status = 'PENDING', available_at = now(), updated_at = now(), \
+             expires_at = now() + ttl_ms * interval '1 millisecond' \
+         FROM due WHERE r.id = due.id",
+    )
+    .bind(BATCH)
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected())
+}
+
+/// Ends runs that were not started within their time to live.
+pub(crate) async fn expire(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let result = sqlx::query(
+        "UPDATE trigger.runs SET status = 'EXPIRED', expired_at = now(), finished_at = now(), updated_at = now(), \
+         error = jsonb_build_object('name', 'RUN_EXPIRED', 'message', \
+             format('Run expired because the TTL (%s) was reached', ttl)) \
+         WHERE status = 'PENDING' AND attempt = 0 AND expires_at <= now()",
+    )
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected())
+}
+
+/// Sets runs aside whose task is not deployed; a promotion takes them up again.
+pub(crate) async fn park(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let result = sqlx::query(
+        "UPDATE trigger.runs SET status = 'PENDING_VERSION', updated_at = now() \
+         WHERE status = 'PENDING' AND available_at <= now() AND worker_task_id IS NULL \
+         AND trigger.resolve_task(environment_id, task, lock_to_version) IS NULL",
+    )
+    .execute(db)
+    .await?;
+    Ok(result.rows_affected())
+}
+
+/// How long until something is due by itself. What is ready already but has no free slot or place in its queue is not counted: the
+/// end of a run wakes the engine for it.
+pub(crate) async fn until_due(db: &PgPool) -> Result<Option<Duration>, sqlx::Error> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        "SELECT extract(epoch FROM min(due) - clock_timestamp())::float8 FROM ( \
+             SELECT min(delay_until) AS due FROM trigger.runs WHERE status = 'DELAYED' \
+             UNION ALL SELECT min(available_at) FROM trigger.runs \
+                 WHERE status IN ('PENDING', 'RETRYING_AFTER_FAILURE') AND available_at > now() \
+             UNION ALL SELECT min(expires_at) FROM trigger.runs WHERE status = 'PENDING' AND attempt = 0 AND expires_at > now() \
+             UNION ALL SELECT min(s.next_run_at) FROM trigger.schedules s \
+                 JOIN trigger.projects p ON p.id = s.project_id AND p.deleted_at IS NULL WHERE s.active \
+         ) AS times",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(seconds.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()))
+}

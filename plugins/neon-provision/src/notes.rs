@@ -1,0 +1,59 @@
+//! What this step remembers between runs. The intent is written before a project is asked for, the note as soon as its id is
+//! known: a crash between the two is healed by looking the name up.
+
+use psn_plugin::{Timestamp, state};
+use serde::{Deserialize, Serialize};
+
+const NOTED: &str = "project";
+const INTENT: &str = "intent";
+
+/// The hub's project.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    pub id: String,
+    pub name: String,
+    pub region_id: Option<String>,
+    pub pg_version: Option<u32>,
+    /// Created by this step on this machine; otherwise found by its name or chosen.
+    pub created: bool,
+    /// A person named it in config/psn.toml. It is theirs, and never deleted.
+    pub chosen: bool,
+    /// Operations of its creation that have not been seen to end.
+    pub operations: Vec<String>,
+    /// The endpoint that the kept connection strings lead to.
+    pub host: Option<String>,
+}
+
+/// A project of this name has been, or is about to be, asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Intent {
+    pub name: String,
+    pub org_id: Option<String>,
+    pub started_at: Timestamp,
+}
+
+pub(crate) fn noted() -> Result<Option<Noted>, state::Error> {
+    state::get(NOTED)
+}
+
+pub(crate) fn note(noted: &Noted) -> Result<(), state::Error> {
+    state::put(NOTED, noted)
+}
+
+pub(crate) fn intent() -> Result<Option<Intent>, state::Error> {
+    state::get(INTENT)
+}
+
+pub(crate) fn intend(intent: &Intent) -> Result<(), state::Error> {
+    state::put(INTENT, intent)
+}
+
+/// The creation came to its end, or was refused: there is nothing left to look for.
+pub(crate) fn settled() -> Result<(), state::Error> {
+    state::delete(INTENT)
+}
+
+pub(crate) fn forget() -> Result<(), state::Error> {
+    state::delete(NOTED)?;
+    state::delete(INTENT)
+}

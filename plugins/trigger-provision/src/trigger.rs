@@ -1,0 +1,290 @@
+//! The part of Trigger.dev's API that this step uses: `account` calls with the person's token, `environment` calls with the key
+//! of the project's production environment.
+
+use psn_plugin::{http, http::path, prelude::*};
+use serde::Deserialize;
+
+/// Without it Trigger.dev answers in older words.
+const API_VERSION: (&str, &str) = ("x-trigger-api-version", "2025-07-16");
+/// Schedules per page, and pages read at most.
+const SCHEDULES: u32 = 100;
+const MOST_PAGES: u32 = 20;
+/// Deployments looked through for one that was just started.
+const DEPLOYMENTS: u32 = 20;
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Org {
+    pub id: String,
+    pub title: String,
+    pub slug: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Project {
+    pub id: String,
+    pub external_ref: String,
+    pub name: String,
+    pub organization: Org,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Deployment {
+    pub status: String,
+    pub version: String,
+    pub external_id: Option<String>,
+    /// Called `errorData` where one deployment is asked for, `error` where several are listed.
+    #[serde(alias = "errorData")]
+    pub error: Option<DeploymentError>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DeploymentError {
+    pub name: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Schedule {
+    pub task: String,
+    pub active: bool,
+    pub generator: Generator,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Generator {
+    pub expression: String,
+}
+
+fn account() -> http::Service<'static> {
+    http::service("trigger")
+}
+
+fn environment() -> http::Service<'static> {
+    http::service("trigger-env")
+}
+
+pub(crate) fn orgs() -> Result<Vec<Org>, http::Error> {
+    account().get("/api/v1/orgs").retry_when_busy().send()?.success()?.json()
+}
+
+/// None where there is no such organisation any more.
+pub(crate) fn projects(org: &str) -> Result<Option<Vec<Project>>, http::Error> {
+    let reply = account().get(path!("/api/v1/orgs/{}/projects", org)).retry_when_busy().send()?;
+    if reply.status() == 404 {
+        return Ok(None);
+    }
+    reply.success()?.json().map(Some)
+}
+
+/// Not repeatable: names are not unique, and the route knows no idempotency key.
+pub(crate) fn create(org: &str, name: &str) -> Result<Project, http::Error> {
+    let request = account().post(path!("/api/v1/orgs/{}/projects", org)).json(&json!({ "name": name }));
+    request.send()?.success()?.json()
+}
+
+/// An organisation without a plan cannot have projects. 409: it has one already.
+pub(crate) fn activate_free_plan(org: &str) -> Result<(), http::Error> {
+    let request = account().post(path!("/api/v1/orgs/{}/activate-free-plan", org)).json(&json!({}));
+    let reply = request.idempotent().send()?;
+    if reply.status() == 409 {
+        return Ok(());
+    }
+    reply.success().map(drop)
+}
+
+/// Whether it was there.
+pub(crate) fn delete(external_ref: &str) -> Result<bool, http::Error> {
+    let reply = account().delete(path!("/api/v1/projects/{}", external_ref)).idempotent().retry_when_busy().send()?;
+    if reply.status() == 404 {
+        return Ok(false);
+    }
+    reply.success().map(|_| true)
+}
+
+/// Has Trigger.dev answer the project's reference; the manifest's `capture` puts it where the host keeps it.
+pub(crate) fn keep_project_ref(external_ref: &str) -> Result<(), http::Error> {
+    account().get(path!("/api/v1/projects/{}", external_ref)).retry_when_busy().send()?.success().map(drop)
+}
+
+/// Has Trigger.dev answer the production key; the manifest's `capture` puts it where the host keeps it.
+pub(crate) fn keep_environment_key(external_ref: &str) -> Result<(), http::Error> {
+    account().get(path!("/api/v1/projects/{}/prod", external_ref)).retry_when_busy().send()?.success().map(drop)
+}
+
+/// Names only: Trigger.dev shows no values of secrets.
+pub(crate) fn variables(external_ref: &str) -> Result<Vec<String>, http::Error> {
+    #[derive(Deserialize)]
+    struct Variable {
+        name: String,
+    }
+    let reply = account().get(path!("/api/v1/projects/{}/envvars/prod", external_ref)).retry_when_busy().send()?;
+    Ok(reply.success()?.json::<Vec<Variable>>()?.into_iter().map(|variable| variable.name).collect())
+}
+
+/// Sets all of them, whatever they were.
+pub(crate) fn import_variables(
+    external_ref: &str,
+    variables: serde_json::Value,
+    secret: bool,
+) -> Result<(), http::Error> {
+    account()
+        .post(path!("/api/v1/projects/{}/envvars/prod/import", external_ref))
+        .json(&json!({ "variables": variables, "override": true, "isSecret": secret }))
+        .idempotent()
+        .retry_when_busy()
+        .send()?
+        .success()
+        .map(drop)
+}
+
+/// The task ids of the deployment that runs now; none where nothing runs.
+pub(crate) fn current_tasks(external_ref: &str) -> Result<Vec<String>, http::Error> {
+    #[derive(Deserialize)]
+    struct Reply {
+        worker: Worker,
+    }
+    #[derive(Deserialize)]
+    struct Worker {
+        tasks: Vec<WorkerTask>,
+    }
+    #[derive(Deserialize)]
+    struct WorkerTask {
+        slug: String,
+    }
+    let reply =
+        account().get(path!("/api/v1/projects/{}/prod/workers/current", external_ref)).retry_when_busy().send()?;
+    if reply.status() == 404 {
+        return Ok(Vec::new());
+    }
+    Ok(reply.success()?.json::<Reply>()?.worker.tasks.into_iter().map(|task| task.slug).collect())
+}
+
+/// The promoted deployment.
+pub(crate) fn current_deployment() -> Result<Option<Deployment>, http::Error> {
+    let reply = environment().get("/api/v1/deployments/current").retry_when_busy().send()?;
+    if reply.status() == 404 {
+        return Ok(None);
+    }
+    reply.success()?.json().map(Some)
+}
+
+pub(crate) fn deployment(id: &str) -> Result<Deployment, http::Error> {
+    environment().get(path!("/api/v1/deployments/{}", id)).retry_when_busy().send()?.success()?.json()
+}
+
+/// The newest deployment that was given this id of ours.
+pub(crate) fn deployment_by_external_id(external_id: &str) -> Result<Option<Deployment>, http::Error> {
+    #[derive(Deserialize)]
+    struct Reply {
+        data: Vec<Deployment>,
+    }
+    let request = environment().get("/api/v1/deployments").query("page[size]", DEPLOYMENTS);
+    let reply: Reply = request.retry_when_busy().send()?.success()?.json()?;
+    Ok(reply.data.into_iter().find(|deployment| deployment.external_id.as_deref() == Some(external_id)))
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Started {
+    pub id: String,
+    pub version: String,
+    /// `created`, or `existing` where the external id was used before.
+    pub outcome: Option<String>,
+}
+
+/// `force` makes a new one even where the external id was used before.
+pub(crate) fn start_deployment(content_hash: &str, force: bool) -> Result<Started, http::Error> {
+    let request = environment().post("/api/v1/deployments").json(&json!({
+        "contentHash": content_hash,
+        "externalId": content_hash,
+        "type": "MANAGED",
+        "isLocalBuild": true,
+        "triggeredVia": "cli:manual",
+        "force": force,
+    }));
+    // The external id makes a second request answer the first one's deployment.
+    let request = if force { request } else { request.idempotent() };
+    request.retry_when_busy().send()?.success()?.json()
+}
+
+/// Answers Trigger.dev's warnings about the tasks.
+pub(crate) fn register_tasks(deployment: &str, body: &serde_json::Value) -> Result<Vec<String>, http::Error> {
+    #[derive(Deserialize)]
+    struct Reply {
+        #[serde(default)]
+        warnings: Vec<Warning>,
+    }
+    #[derive(Deserialize)]
+    struct Warning {
+        message: String,
+    }
+    let request = environment().post(path!("/api/v1/deployments/{}/background-workers", deployment)).json(body);
+    let reply: Reply = request.retry_when_busy().send()?.success()?.json()?;
+    Ok(reply.warnings.into_iter().map(|warning| warning.message).collect())
+}
+
+/// A stream of events; the last one says how it ended. None: well; else Trigger.dev's words.
+pub(crate) fn finalize(deployment: &str, image_digest: &str) -> Result<Option<String>, http::Error> {
+    let body = json!({ "imageDigest": image_digest, "skipPromotion": false, "skipPushToRegistry": true });
+    let request = environment().post(path!("/api/v3/deployments/{}/finalize", deployment)).json(&body);
+    let reply = request.retry_when_busy().send()?.success()?;
+    Ok(error_event(&reply.text()))
+}
+
+pub(crate) fn promote(version: &str) -> Result<(), http::Error> {
+    let request = environment().post(path!("/api/v1/deployments/{}/promote", version)).json(&json!({}));
+    request.idempotent().retry_when_busy().send()?.success().map(drop)
+}
+
+pub(crate) fn schedules() -> Result<Vec<Schedule>, http::Error> {
+    #[derive(Deserialize)]
+    struct Reply {
+        data: Vec<Schedule>,
+        pagination: Pagination,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Pagination {
+        total_pages: u32,
+    }
+    let mut schedules = Vec::new();
+    for page in 1..=MOST_PAGES {
+        let request = environment().get("/api/v1/schedules").query("page", page).query("perPage", SCHEDULES);
+        let reply: Reply = request.header(API_VERSION.0, API_VERSION.1).retry_when_busy().send()?.success()?.json()?;
+        schedules.extend(reply.data);
+        if page >= reply.pagination.total_pages {
+            break;
+        }
+    }
+    Ok(schedules)
+}
+
+/// The message of the first `error` event in a `text/event-stream`.
+fn error_event(stream: &str) -> Option<String> {
+    let stream = stream.replace("\r\n", "\n");
+    let event = stream.split("\n\n").find(|event| event.lines().any(|line| line.trim_end() == "event: error"))?;
+    let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or_default().trim();
+    let message =
+        serde_json::from_str::<serde_json::Value>(data).ok().and_then(|data| Some(data["error"].as_str()?.to_owned()));
+    Some(message.unwrap_or_else(|| data.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::error_event;
+
+    #[test]
+    fn error_events() {
+        for (stream, expected) in [
+            ("event: ping\ndata: {}\n\nevent: complete\ndata: {\"id\":\"deployment_1\"}\n\n", None),
+            ("event: log\ndata: {\"message\":\"event: error\"}\n\n", None),
+            ("event: ping\ndata: {}\n\nevent: error\ndata: {\"error\":\"no image\"}\n\n", Some("no image")),
+            ("event: error\r\ndata: not json\r\n\r\n", Some("not json")),
+            ("", None),
+        ] {
+            assert_eq!(error_event(stream).as_deref(), expected, "{stream}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The vendors' own clients against the local hub: the real `neon` CLI and the real `@trigger.dev/sdk`, pinned in tests/clients.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use psn_tests::Machine;
+use serde_json::Value;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Installs what package-lock.json pins. False where this machine has no Node.js that runs it: the two commands of the README need
+/// only Rust and Postgres. `PSN_REQUIRE_CLIENTS=1` makes that a failure.
+fn installed() -> bool {
+    let output = Command::new(workspace().join("scripts/clients.sh")).output().expect("scripts/clients.sh starts");
+    match output.status.code() {
+        Some(0) => true,
+        Some(3) if std::env::var_os("PSN_REQUIRE_CLIENTS").is_none() => {
+            eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr).trim());
+            false
+        }
+        code => panic!("scripts/clients.sh ended with {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+/// Runs a script; answers how many of its checks passed.
+#[track_caller]
+fn node(script: &str, env: &[(&str, String)]) -> usize {
+    let output = Command::new("node")
+        .arg(script)
+        .current_dir(workspace().join("tests/clients"))
+        .envs(env.iter().map(|(k, v)| (k, v)))
+        .output()
+        .expect("node starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{script}:\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    stdout.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count()
+}
+
+#[test]
+fn the_vendors_own_clients_work_against_the_local_hub() {
+    if !installed() {
+        return;
+    }
+    let m = Machine::new(env!("CARGO_BIN_EXE_psn-tested"));
+    m.psn(&["run", "setup"]).exits(0);
+    let endpoints = m.psn(&["local", "up"]).exits(0).result()["endpoints"].clone();
+    let text = |name: &str| endpoints[name].as_str().expect("an address").trim_end_matches('/').to_owned();
+
+    let checks = node(
+        "neon.mjs",
+        &[
+            ("NEON_API_HOST", text("neon")),
+            ("NEON_API_KEY", m.secret("NEON_API_KEY").expect("a key")),
+            ("PSN_CA_PEM", text("ca_pem")),
+        ],
+    );
+    assert!(checks >= 10, "{checks} checks of the neon CLI");
+
+    let checks = node(
+        "trigger.mjs",
+        &[
+            ("TRIGGER_API_URL", text("trigger")),
+            ("TRIGGER_SECRET_KEY", m.secret("TRIGGER_SECRET_KEY").expect("a key")),
+            ("PSN_TASK_ID", "watchdog".to_owned()),
+        ],
+    );
+    assert!(checks >= 8, "{checks} checks of the Trigger.dev SDK");
+}
