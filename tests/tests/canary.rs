@@ -16,7 +16,7 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
     forms.push(percent.to_lowercase().into_bytes());
     forms.push(percent.into_bytes());
     let json = serde_json::Value::from(value).to_string();
-    forms.push(json[1..json.len() - 1].as_bytes().to_vec());
+    forms.push(json.as_bytes()[1..json.len() - 1].to_vec());
     for offset in 0..3 {
         let padded = [&vec![b'x'; offset][..], value.as_bytes()].concat();
         let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&padded);

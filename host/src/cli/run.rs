@@ -23,7 +23,8 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<Done, CodedError>
             )
         })?,
     };
-    let mut session = open(context, run.name == SETUP).await?;
+    // A first run in an empty folder lays the tree out, whichever step it is.
+    let mut session = open(context, true).await?;
     let name = run.name.as_str();
     if name == SETUP || name == MIGRATE || pipeline::SETUP.iter().any(|s| s.name == name) {
         if run.payload.is_some() {

@@ -34,19 +34,18 @@ impl EventSink {
     }
 }
 
+/// Shows an event to people.
+pub type View = Box<dyn Fn(&Event) + Send + Sync>;
+
 /// Writes events as NDJSON, and hands each to a view for people.
 pub struct Output {
     out: Mutex<Box<dyn Write + Send>>,
-    view: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+    view: Option<View>,
     redactor: Arc<Redactor>,
 }
 
 impl Output {
-    pub fn new(
-        out: Box<dyn Write + Send>,
-        view: Option<Box<dyn Fn(&Event) + Send + Sync>>,
-        redactor: Arc<Redactor>,
-    ) -> Self {
+    pub fn new(out: Box<dyn Write + Send>, view: Option<View>, redactor: Arc<Redactor>) -> Self {
         Self { out: Mutex::new(out), view, redactor }
     }
 

@@ -42,7 +42,7 @@ pub fn grant_of(found: &Described) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hex::encode(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 /// What a manifest asks for, in plain words, one wish a line. A plugin that asks for nothing can still compute, log, keep its own

@@ -88,7 +88,7 @@ async fn wrong_triggers_are_refused() {
     hub.raw("/api/v1/deployments", key, "application/json", larger).await.refused(413, "Request body too large");
     hub.post("/api/v1/tasks/a%00b/trigger", key, json!({}))
         .await
-        .refused(400, "Invalid request: it has a character or number that cannot be stored");
+        .refused(400, "Validation error: a NUL character cannot be stored");
     assert!(hub.runner.calls().is_empty());
 }
 

@@ -105,7 +105,9 @@ impl View<'_, Db> {
         };
         let deadline = self.call.deadline;
         let open = self.transaction(this)?;
-        let Some(session) = &mut open.session else { return Ok(Err(over("transaction"))) };
+        let Some(session) = &mut open.session else {
+            return Ok(Err(over("transaction")));
+        };
         let reply = match rows {
             true => session.query(&sql, params, deadline).await,
             false => {
@@ -246,7 +248,9 @@ impl HostTransaction for View<'_, Db> {
         let open = self.table.delete(Resource::<OpenTransaction>::new_own(this.rep()))?;
         self.cap.in_use = self.cap.in_use.saturating_sub(1);
         self.transaction_ended();
-        let Some(mut session) = open.session else { return Ok(self.answer(Err(over("transaction")))) };
+        let Some(mut session) = open.session else {
+            return Ok(self.answer(Err(over("transaction"))));
+        };
         let committed = session.commit(self.call.deadline).await;
         if !committed.as_ref().is_err_and(Fault::is_fatal) {
             self.cap.release(session);

@@ -6,6 +6,7 @@
 //! What crosses the border, besides what has the same name on both sides: `numeric` and `date` come out as text, arrays as JSON,
 //! `timestamp` without a zone counts as UTC. A parameter has the type that Postgres infers for it, and takes any value that can be
 //! one: text becomes a uuid, a time, JSON or a number, a JSON array becomes an array. For other types, `$1::text::numeric`.
+mod allowed;
 mod fault;
 mod host;
 mod numeric;

@@ -18,8 +18,8 @@ fn only_from_cache(installed: &Installed) -> Installed {
 }
 
 fn entry(dir: &Path) -> std::path::PathBuf {
-    let entries = fs::read_dir(dir.join("compiled")).unwrap().map(|e| e.unwrap().path());
-    entries.filter(|p| p.extension().is_some_and(|e| e == "cwasm")).next().unwrap()
+    let mut entries = fs::read_dir(dir.join("compiled")).unwrap().map(|e| e.unwrap().path());
+    entries.find(|p| p.extension().is_some_and(|e| e == "cwasm")).unwrap()
 }
 
 #[tokio::test]

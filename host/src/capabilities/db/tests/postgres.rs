@@ -11,6 +11,7 @@ use crate::capabilities::Deadline;
 use crate::capabilities::db::{Db, DbAccess};
 use crate::capabilities::testing::{Rig, manifest};
 use crate::hub::TlsRoots;
+use crate::plugins::manifest::Manifest;
 use crate::secret::Secret;
 
 const ANN: &str = "00000000-0000-4000-8000-00000000000a";
@@ -369,4 +370,72 @@ async fn deadlines_powerful_roles_and_no_database() {
     let e = query(&mut server.rig(), "SELECT 1", vec![]).await.unwrap_err();
     assert_eq!(e.code, "unavailable");
     assert!(!e.message.contains("wrong"), "{e:?}");
+}
+
+/// As the policy sends them and Postgres types their parameters, on the tables of the migrations.
+#[tokio::test]
+async fn the_first_party_plugins_statements_run() {
+    let mut server = Server::start().await;
+    for migration in [
+        include_str!("../../../../../migrations/0001_roles.sql"),
+        include_str!("../../../../../migrations/0002_tables.sql"),
+        include_str!("../../../../../migrations/0003_row_level_security.sql"),
+        include_str!("../../../../../migrations/0004_watchdog.sql"),
+        "ALTER ROLE psn_plugin_watchdog LOGIN PASSWORD 'test-password'; GRANT SELECT, UPDATE ON posts TO psn_plugin_watchdog;
+         INSERT INTO users (id, email) VALUES ('00000000-0000-4000-8000-00000000000a', 'a@example.com');
+         INSERT INTO posts (id, user_id, platform, content, status, scheduled_at, rescue_at)
+         VALUES ('00000000-0000-4000-8000-00000000000b', '00000000-0000-4000-8000-00000000000a', 'nowhere', 'c', 'scheduled', now(), now() - interval '1 minute')",
+    ] {
+        server.admin(migration).await;
+    }
+    server.url = server.url.replace("psn_plugin_tester", "psn_plugin_watchdog");
+    let mut ran = Vec::new();
+    for (manifest, source) in [
+        (
+            include_str!("../../../../../plugins/watchdog/plugin.toml"),
+            include_str!("../../../../../plugins/watchdog/src/posts.rs"),
+        ),
+        (
+            include_str!("../../../../../plugins/validate/plugin.toml"),
+            include_str!("../../../../../plugins/validate/src/database.rs"),
+        ),
+        (
+            include_str!("../../../../../examples/publish-post/plugin.toml"),
+            include_str!("../../../../../examples/publish-post/src/lib.rs"),
+        ),
+    ] {
+        let manifest = Manifest::parse(manifest.as_bytes()).unwrap();
+        let mut rig =
+            Rig::new(Db::new(&manifest, DbAccess::new(Some(Secret::new(server.url.clone())), server.tls.clone())));
+        for sql in super::statements(source) {
+            let params: Vec<Value> =
+                (1..=4).filter(|n| sql.contains(&format!("${n}"))).map(|n| parameter(&sql, n)).collect();
+            let rows = query(&mut rig, &sql, params).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+            ran.push(rows);
+        }
+    }
+    assert!(ran.len() >= 10, "{}", ran.len());
+    // The claim came first, and found the post that is due.
+    assert_eq!(ran[0].columns, ["id", "attempt", "run_id", "has_begun", "is_too_late", "lag_s"]);
+    let claimed: Vec<_> = ran[0].rows[0].iter().map(shown).collect();
+    assert_eq!(
+        claimed[..5],
+        [Value::Uuid(BOB.to_owned()), Value::Int64(0), Value::Null, Value::Boolean(false), Value::Null]
+            .map(|v| shown(&v))
+    );
+    assert!(matches!(ran[0].rows[0][5], Value::Float64(lag) if lag >= 60.0), "{claimed:?}");
+}
+
+/// What the plugins give for a parameter, told from where it stands.
+fn parameter(sql: &str, n: usize) -> Value {
+    let stands = |with: &str| sql.contains(&with.replace('#', &format!("${n}")));
+    if stands("WHERE id = #") {
+        Value::Uuid(BOB.to_owned())
+    } else if stands("attempt = #") || stands("LIMIT #") || stands("# * interval") {
+        Value::Int64(1)
+    } else if stands("SET status = #") {
+        text("failed")
+    } else {
+        text("words")
+    }
 }
