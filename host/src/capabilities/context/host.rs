@@ -38,7 +38,13 @@ impl Host for View<'_, Context> {
 
     async fn sleep_ms(&mut self, ms: u32) -> wasmtime::Result<()> {
         self.call.meter.host_call(1)?;
-        tokio::time::sleep(self.call.deadline.clamp(Duration::from_millis(ms.into()))).await;
+        let wanted = Duration::from_millis(ms.into());
+        let slept = self.call.deadline.clamp(wanted);
+        tokio::time::sleep(slept).await;
+        if slept < wanted {
+            // Cut short by the deadline: the guest must not go on as if it had slept.
+            return Err(wasmtime::Trap::Interrupt.into());
+        }
         Ok(())
     }
 
@@ -87,7 +93,7 @@ mod tests {
     async fn a_sleep_ends_with_the_deadline() {
         let mut rig = Rig::new(context());
         rig.call.deadline = crate::capabilities::Deadline::after(Duration::from_millis(20));
-        rig.view().sleep_ms(u32::MAX).await.unwrap();
+        rig.view().sleep_ms(u32::MAX).await.unwrap_err();
         assert!(rig.call.deadline.passed());
     }
 }
