@@ -168,7 +168,7 @@ async fn a_stopping_engine_puts_its_runs_back_uncounted() {
         hub.reaches(key, id, &["EXECUTING"]).await;
     }
     hub.stop().await;
-    assert_eq!(hub.runner.stopped(), [listens.clone()]);
+    assert_eq!(hub.runner.stopped(), std::slice::from_ref(&listens));
     let rows: Vec<(String, i32, i32)> =
         sqlx::query_as("SELECT status, attempt, stalls FROM trigger.runs").fetch_all(&hub.db).await.unwrap();
     assert_eq!(rows, [("PENDING".to_owned(), 0, 0), ("PENDING".to_owned(), 0, 0)]);
