@@ -7,7 +7,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use common::{TempHome, kill, lives, processes, until_dead};
 use psn_local_hub::lifecycle::{
@@ -17,6 +18,7 @@ use psn_local_hub::lifecycle::{
 use psn_local_hub::pg::PgOptions;
 use psn_local_hub::{RunOutcome, TaskRun, TaskRunner};
 use rustix::process::Signal;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 const HOME: &str = "PSN_TEST_DAEMON_HOME";
@@ -50,16 +52,22 @@ async fn the_daemon() {
 struct Hub {
     temp: TempHome,
     home: Home,
-    _turn: MutexGuard<'static, ()>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 /// One hub at a time: a port that one test sets free must not be chosen by the hub of another.
-static TURN: Mutex<()> = Mutex::new(());
+static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
 
 impl Hub {
     fn new() -> Hub {
         let temp = TempHome::new();
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each test has a thread and a runtime of its own, so waiting here holds up nobody else.
+        let turn = loop {
+            match Arc::clone(&TURN).try_lock_owned() {
+                Ok(turn) => break turn,
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
         Hub { home: Home::new(temp.path()), temp, _turn: turn }
     }
 
@@ -300,8 +308,7 @@ async fn pages_of_a_browser_are_refused_and_no_secret_is_logged() {
         let port = url.port().unwrap();
         let rebound = ask(port, &format!("GET / HTTP/1.1\r\nHost: evil.example:{port}\r\nConnection: close\r\n\r\n"));
         assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
-        let health =
-            ask(port, &format!("GET /__psn/health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
+        let health = ask(port, "GET /__psn/health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
         assert!(health.starts_with("HTTP/1.1 421"), "{health}");
         let page = get(port, "/api/v2/whoami", "Origin: http://localhost:3000\r\n");
         assert!(page.starts_with("HTTP/1.1 403"), "{page}");

@@ -50,8 +50,7 @@ impl ApiError {
     }
 
     pub(crate) fn no_such_route(method: &axum::http::Method, path: &str) -> Self {
-        let message =
-            format!("the local hub has no route {method} {path}; it serves the part of Neon's API v2 that docs name");
+        let message = format!("the local hub has no route {method} {path}");
         Self::new(StatusCode::NOT_FOUND, message)
     }
 

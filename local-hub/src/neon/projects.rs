@@ -19,6 +19,7 @@ use super::{Service, connection, ids, worker};
 /// As Neon's API documents them.
 const LIST_DEFAULT: i64 = 10;
 const LIST_MAX: i64 = 400;
+
 #[derive(Deserialize)]
 pub(crate) struct ListParams {
     org_id: Option<String>,
