@@ -108,6 +108,10 @@ impl IntoResponse for ApiError {
                 .headers_mut()
                 .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
         }
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            // What is left of the body would be taken for the next request.
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        }
         if let Some(retry) = retry {
             let value = header::HeaderValue::from_static(if retry { "true" } else { "false" });
             response.headers_mut().insert("x-should-retry", value);

@@ -33,7 +33,6 @@ mod workers;
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
@@ -46,9 +45,6 @@ use url::Url;
 
 use crate::runner::TaskRunner;
 use engine::EngineHandle;
-
-/// The largest body of any route. A worker's registration carries the sources of its tasks.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Holds the account's token, so it has no Debug.
 pub struct TriggerContext {
@@ -145,7 +141,6 @@ fn routes(state: AppState) -> Router {
         .method_not_allowed_fallback(|| async {
             (StatusCode::METHOD_NOT_ALLOWED, Json(json!({ "error": "Method not allowed" })))
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(ratelimit::RateLimiter::default(), ratelimit::limit))
         .with_state(state)
 }

@@ -2,6 +2,7 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 use sqlx::FromRow;
@@ -86,14 +87,36 @@ impl Environment {
     }
 }
 
+/// The largest body of any route. A worker's registration carries the sources of its tasks.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// How much of a body that is too large is read and thrown away. A client that is still writing when the connection closes does not
+/// see the answer.
+const MAX_DRAINED_BYTES: usize = 64 * 1024 * 1024;
+
 /// The body as it came; too large is answered in JSON like everything else.
 pub(crate) struct Body(pub(crate) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Bytes::from_request(request, state).await.map(Body).map_err(|_| ApiError::too_large())
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let mut chunks = request.into_body().into_data_stream();
+        let mut body = Vec::new();
+        let mut total: usize = 0;
+        while let Some(chunk) = chunks.next().await {
+            // The client went away: nobody reads this answer.
+            let chunk = chunk.map_err(|_| ApiError::bad_request("The request body ended early"))?;
+            total = total.saturating_add(chunk.len());
+            if total > MAX_DRAINED_BYTES {
+                break;
+            }
+            if total > MAX_BODY_BYTES {
+                body = Vec::new();
+            } else {
+                body.extend_from_slice(&chunk);
+            }
+        }
+        if total > MAX_BODY_BYTES { Err(ApiError::too_large()) } else { Ok(Self(body.into())) }
     }
 }
 
