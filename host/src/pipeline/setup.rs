@@ -121,7 +121,9 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
             [format!("psn run {plugin}"), "psn plugin list".to_owned()],
         ));
     }
-    if session.kind == HubKind::Local {
+    // Only a step that deploys needs the tasks: a plugin that is damaged must not stop the others.
+    let deploys = installed.manifest.hub.facts.iter().any(|topic| topic == "tasks");
+    if session.kind == HubKind::Local && deploys {
         publish_tasks(session).await?;
     }
     plugin_step::run(session, &installed, place).await
