@@ -1,7 +1,7 @@
 //! The daemon: the control cluster, the two services, until it is told to end.
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use chrono::Utc;
@@ -33,6 +33,10 @@ const DRAIN_REQUESTS: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(30);
 /// A stranger can take a free port between choosing it and listening on it.
 const PORT_TRIES: usize = 5;
+/// A daemon that was killed a moment ago holds its ports until the last of its threads is gone; longer, and it is somebody else.
+const PREDECESSOR: Duration = Duration::from_secs(2);
+/// Between two looks at such a port.
+const PREDECESSOR_POLL: Duration = Duration::from_millis(20);
 
 pub(super) async fn serve(home: Home, runner: Arc<dyn TaskRunner>, opts: ServeOptions) -> Result<(), HubError> {
     home.prepare()?;
@@ -213,6 +217,7 @@ async fn listen_on(
     reserved: &std::collections::BTreeSet<u16>,
 ) -> Result<(TcpListener, u16), HubError> {
     let mut tries = 0;
+    let since = Instant::now();
     loop {
         let port = match recorded {
             Some(port) => port,
@@ -224,6 +229,7 @@ async fn listen_on(
                 return Err(HubError::io("could not listen for", home.path())(e));
             }
             Err(_) if recorded.is_none() && tries < PORT_TRIES => tries += 1,
+            Err(_) if recorded.is_some() && since.elapsed() < PREDECESSOR => tokio::time::sleep(PREDECESSOR_POLL).await,
             Err(_) => return Err(pg::port::taken(what, port).into()),
         }
     }

@@ -118,9 +118,11 @@ pub fn client(clusters: &Clusters, info: &ClusterInfo, role: &str, password: &st
 }
 
 pub fn lives(pid: u32) -> bool {
-    // A zombie is dead: its state follows the name in parentheses.
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+    // A zombie is dead: its state follows the name in parentheses. Unless other threads of it are still on their way out: until the
+    // last one is gone, its files and sockets are open.
+    let is_zombie = |stat: String| stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z');
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count());
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !is_zombie(stat) || threads() > 1)
 }
 
 /// A signal is delivered a moment after it is sent.
