@@ -103,6 +103,44 @@ fn what_the_documents_show_exists() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// Words that follow "psn" where it is the subject of a sentence and not a command.
+const SENTENCES: &[&str] = &["has", "runs", "may", "failed", "does", "could", "compiled", "grant"];
+
+/// A name, not a command: whom the local hub's certificate is made out to.
+const CERTIFICATE: &str = "local hub";
+
+/// The string literals of the sources that begin as a command: fixes, and what is suggested next.
+fn suggested(text: &str) -> impl Iterator<Item = &str> {
+    text.split("\"psn ").skip(1).filter_map(|rest| {
+        let literal = &rest[..rest.find(['"', '\\']).unwrap_or(rest.len())];
+        let first = literal.split_whitespace().next()?;
+        (!SENTENCES.contains(&first) && literal != CERTIFICATE).then(|| literal.split(" '").next().unwrap_or(literal))
+    })
+}
+
+#[test]
+fn what_errors_suggest_exists() {
+    let mut helps = Helps(BTreeMap::new());
+    let mut problems = Vec::new();
+    let mut seen = 0;
+    let mut folders: Vec<PathBuf> = ["host/src", "local-hub/src", "plugins"].map(|f| workspace().join(f)).into();
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for command in suggested(&text) {
+                    seen += 1;
+                    problems.extend(helps.problem(command).map(|p| format!("{}: {p}", path.display())));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "the sources suggest commands, and this test finds them: {seen}");
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
 #[test]
 fn what_does_not_exist_is_found() {
     let mut helps = Helps(BTreeMap::new());
