@@ -51,3 +51,7 @@ audit:
 # Everything that CI runs
 ci:
     .ci/run
+
+# The local hub's run engine beside graphile-worker and pg-boss
+bench-engine:
+    benches/engine/run.sh
