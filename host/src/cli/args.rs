@@ -52,17 +52,36 @@ pub(super) enum Command {
     Plugin(Plugin),
     /// Prints the JSON Schema of the event stream
     Schema,
+    /// Compiles a component from standard input to standard output; psn starts this for itself
+    #[command(hide = true)]
+    CompileComponent(CompileComponent),
 }
 
 impl Command {
     /// Whether standard output carries no events.
     pub(super) fn is_silent(&self) -> bool {
-        matches!(self, Command::Schema | Command::Local(Local::Serve { .. }))
+        matches!(self, Command::Schema | Command::CompileComponent(_) | Command::Local(Local::Serve { .. }))
     }
 
     pub(super) fn has_view(&self) -> bool {
         !self.is_silent()
     }
+}
+
+#[derive(ClapArgs, Clone, Copy)]
+pub(super) struct CompileComponent {
+    /// The process that waits for it
+    #[arg(long)]
+    pub(super) parent: u32,
+    /// Bytes
+    #[arg(long)]
+    pub(super) memory: u64,
+    /// Seconds
+    #[arg(long)]
+    pub(super) cpu: u64,
+    /// For an engine that reserves all of a memory's address space
+    #[arg(long)]
+    pub(super) plenty: bool,
 }
 
 #[derive(ClapArgs)]

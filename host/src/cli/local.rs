@@ -12,7 +12,7 @@ use crate::error::CodedError;
 use crate::events::Event;
 use crate::pipeline::session::{hub_error, local_up};
 use crate::pipeline::{home, task_runner::ComponentRunner};
-use crate::runtime::{Runtime, RuntimeOptions};
+use crate::runtime::{CompileBounds, Compiler, Runtime, RuntimeOptions};
 
 pub(super) async fn local(context: &Context, command: Local) -> Result<Done, CodedError> {
     let home = home::local_hub();
@@ -45,7 +45,11 @@ pub(super) async fn local(context: &Context, command: Local) -> Result<Done, Cod
 async fn serve(home: PathBuf) -> Result<Done, CodedError> {
     let home = Home::new(home);
     let cache_dir = Some(home::psn_home().join("cache"));
-    let runtime = Runtime::new(RuntimeOptions { cache_dir, ..RuntimeOptions::default() })?;
+    let runtime = Runtime::new(RuntimeOptions {
+        cache_dir,
+        compiler: Compiler::this_program(CompileBounds::default()),
+        ..RuntimeOptions::default()
+    })?;
     let runner = Arc::new(ComponentRunner::new(home.clone(), Arc::new(runtime)));
     let options = ServeOptions {
         keep_postgres: false,

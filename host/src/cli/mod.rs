@@ -20,6 +20,7 @@ use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary};
 use crate::hub::{HubKind, Settings};
 use crate::pipeline::session::{find_project, hub_kind};
 use crate::redact::Redactor;
+use crate::runtime::compile;
 use args::{Args, Command};
 pub use exit::Exit;
 
@@ -53,6 +54,15 @@ pub fn main() -> ExitCode {
             return if e.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
+    // Before any thread is started or file opened: it gives up its rights first.
+    if let Command::CompileComponent(how) = args.command {
+        return compile::compile_child(compile::ChildOptions {
+            parent: how.parent,
+            plenty: how.plenty,
+            memory: how.memory,
+            cpu: how.cpu,
+        });
+    }
     // The provider of TLS is chosen once for the process; a second choice would be the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -118,7 +128,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Config(config) => config::config(context, config),
         Command::Hub(hub) => config::hub(context, &hub),
         Command::Plugin(plugin) => plugin::plugin(context, plugin).await,
-        Command::Schema => Ok(schema()),
+        // `main` answered the second.
+        Command::Schema | Command::CompileComponent(_) => Ok(schema()),
     }
 }
 

@@ -14,7 +14,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
-use super::sealed::{self, KEY_BYTES, Key};
+use super::sealed::{self, Code, KEY_BYTES, Key};
 use crate::atomic;
 
 const KEY_FILE: &str = "key";
@@ -64,14 +64,19 @@ impl Cache {
 
     /// The component with this digest, if it was compiled before.
     pub(super) fn get(&self, engine: &Engine, sha256: &str) -> Option<Component> {
-        let file = File::open(self.path(sha256)).ok()?;
-        let mut bytes = Vec::with_capacity(usize::try_from(file.metadata().ok()?.len().min(MAX_ENTRY_BYTES)).ok()?);
+        let path = self.path(sha256);
+        let file = open_own(&path).ok()?;
+        // Of the open file, so that what was checked is what is read. The seal says that the bytes are ours; this, that nobody
+        // else can have put them there.
+        let found = file.metadata().ok()?;
+        check(&path, &found, "a file", fs::Metadata::is_file).ok()?;
+        let mut bytes = Vec::with_capacity(usize::try_from(found.len().min(MAX_ENTRY_BYTES)).ok()?);
         file.take(MAX_ENTRY_BYTES).read_to_end(&mut bytes).ok()?;
         sealed::open(engine, &self.key, &self.subject(sha256), &bytes)
     }
 
-    pub(super) fn put(&self, sha256: &str, component: &Component) -> wasmtime::Result<()> {
-        let sealed = sealed::seal(&self.key, &self.subject(sha256), component)?;
+    pub(super) fn put(&self, sha256: &str, code: &Code<'_>) -> io::Result<()> {
+        let sealed = sealed::seal(&self.key, &self.subject(sha256), code);
         atomic::write(&self.path(sha256), &sealed, 0o600)?;
         self.prune();
         Ok(())
@@ -102,12 +107,19 @@ impl Cache {
     }
 }
 
+/// Links are not followed: an entry or a key is a file of this folder, or nothing.
+fn open_own(path: &Path) -> io::Result<File> {
+    // Not blocked by a pipe that somebody left in its place.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
 /// Reads the key, or makes one. Of several processes that make one at once, the first wins and the others read its key.
 fn key(dir: &Path) -> Result<Key, CacheError> {
     let path = dir.join(KEY_FILE);
     let io = |source| CacheError::Io { path: path.clone(), source };
     for _ in 0..2 {
-        match OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(&path) {
+        match open_own(&path) {
             Ok(mut file) => {
                 // Of the open file, so that what was checked is what is read.
                 check(&path, &file.metadata().map_err(io)?, "a file", fs::Metadata::is_file)?;
@@ -172,8 +184,49 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn component(engine: &Engine) -> Component {
-        Component::new(engine, wat::parse_str("(component (core module (func (export \"f\"))))").unwrap()).unwrap()
+    fn code(engine: &Engine) -> Code<'static> {
+        let text = "(component (core module (func (export \"f\"))))";
+        Code::of(&Component::new(engine, wat::parse_str(text).unwrap()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_entry_that_someone_else_could_have_written_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("compiled");
+        let engine = Engine::default();
+        let cache = Cache::open(&dir, &engine).unwrap();
+        let digest = "ab".repeat(32);
+        cache.put(&digest, &code(&engine)).unwrap();
+        let path = cache.path(&digest);
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for mode in [0o666, 0o620, 0o602, 0o640, 0o604] {
+            set(mode);
+            assert!(cache.get(&engine, &digest).is_none(), "{mode:o}");
+        }
+        set(0o600);
+        assert!(cache.get(&engine, &digest).is_some());
+        // A link to the very same bytes, elsewhere; a folder; a pipe that nobody writes to.
+        let elsewhere = dir.with_file_name("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        fs::remove_dir(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(cache.get(&engine, &digest).is_none());
+        fs::remove_file(&path).unwrap();
+        fs::rename(&elsewhere, &path).unwrap();
+        assert!(cache.get(&engine, &digest).is_some());
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            assert!(cache.get(&engine, &digest).is_none());
+        }
+        // Compiling again puts a sound one in its place.
+        cache.put(&digest, &code(&engine)).unwrap();
+        assert!(cache.get(&engine, &digest).is_some());
     }
 
     #[test]
@@ -184,7 +237,7 @@ mod tests {
         let cache = Cache::open(&dir, &engine).unwrap();
         let digest = "ab".repeat(32);
         assert!(cache.get(&engine, &digest).is_none());
-        cache.put(&digest, &component(&engine)).unwrap();
+        cache.put(&digest, &code(&engine)).unwrap();
         assert!(cache.get(&engine, &digest).is_some());
         assert_eq!(fs::metadata(cache.path(&digest)).unwrap().permissions().mode() & 0o777, 0o600);
         // Another process with the same folder.
@@ -219,7 +272,7 @@ mod tests {
         let engine = Engine::default();
         let digest = "ab".repeat(32);
         let cache = Cache::open(&dir, &engine).unwrap();
-        cache.put(&digest, &component(&engine)).unwrap();
+        cache.put(&digest, &code(&engine)).unwrap();
         let other = Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
         let cache_of_other = Cache::open(&dir, &other).unwrap();
         assert_ne!(cache.path(&digest), cache_of_other.path(&digest));
@@ -269,7 +322,7 @@ mod tests {
             let file = File::create(dir.join(format!("{i:03}.{SUFFIX}"))).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(i as u64)).unwrap();
         }
-        cache.put(&"ab".repeat(32), &component(&engine)).unwrap();
+        cache.put(&"ab".repeat(32), &code(&engine)).unwrap();
         assert!(!dir.join(format!("003.{SUFFIX}")).exists() && dir.join(format!("004.{SUFFIX}")).exists());
         assert!(cache.get(&engine, &"ab".repeat(32)).is_some());
     }

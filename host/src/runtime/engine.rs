@@ -50,8 +50,27 @@ pub enum Allocator {
     Pooling { instances: u32 },
 }
 
+/// How much address space the engine's code is compiled to count on. Code for one does not run in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddressSpace {
+    /// 4 GiB for each memory.
+    Plenty,
+    /// Bounds checks, and memories that move.
+    Small,
+}
+
+impl AddressSpace {
+    fn here() -> Self {
+        match rustix::process::getrlimit(rustix::process::Resource::As).current {
+            Some(limit) if limit < PLENTY => AddressSpace::Small,
+            _ => AddressSpace::Plenty,
+        }
+    }
+}
+
 pub(super) struct Built {
     pub(super) engine: Engine,
+    pub(super) space: AddressSpace,
     pub(super) allocator: Allocator,
     /// Why it is another allocator than was asked for.
     pub(super) note: Option<String>,
@@ -59,24 +78,29 @@ pub(super) struct Built {
 
 /// An engine with the allocator asked for; on demand where the machine cannot reserve the pool.
 pub(super) fn build(allocator: Allocator, max_memory: u64) -> wasmtime::Result<Built> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    let space = AddressSpace::here();
     if let Allocator::Pooling { instances } = allocator {
         // Making the engine reserves the whole pool: that is the probe.
-        match Engine::new(config(limit).allocation_strategy(pool(instances, max_memory))) {
-            Ok(engine) => return Ok(Built { engine, allocator, note: None }),
+        match Engine::new(config(space).allocation_strategy(pool(instances, max_memory))) {
+            Ok(engine) => return Ok(Built { engine, space, allocator, note: None }),
             Err(e) => {
                 let note = format!(
                     "instances are allocated on demand: the pool for {instances} of them could not be reserved ({e:#})"
                 );
-                let engine = Engine::new(&config(limit))?;
-                return Ok(Built { engine, allocator: Allocator::OnDemand, note: Some(note) });
+                let engine = Engine::new(&config(space))?;
+                return Ok(Built { engine, space, allocator: Allocator::OnDemand, note: Some(note) });
             }
         }
     }
-    Ok(Built { engine: Engine::new(&config(limit))?, allocator, note: None })
+    Ok(Built { engine: Engine::new(&config(space))?, space, allocator, note: None })
 }
 
-fn config(address_space: Option<u64>) -> Config {
+/// Compiled code for an engine of this configuration in another process. How that allocates makes no difference to the code.
+pub(super) fn precompile(space: AddressSpace, component: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    Engine::new(&config(space))?.precompile_component(component)
+}
+
+fn config(space: AddressSpace) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     // Synchronous exports only: without it a call costs a fifth.
@@ -87,7 +111,7 @@ fn config(address_space: Option<u64>) -> Config {
     config.wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES));
     // Function names are enough; a guest's debug information is one more thing to parse.
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
-    if address_space.is_some_and(|limit| limit < PLENTY) {
+    if space == AddressSpace::Small {
         config.memory_reservation(SMALL_RESERVATION);
         config.memory_reservation_for_growth(SMALL_RESERVATION);
         config.memory_guard_size(SMALL_GUARD);
@@ -132,6 +156,6 @@ mod tests {
 
     #[test]
     fn little_address_space_makes_another_engine_that_works() {
-        assert!(Engine::new(&config(Some(2 << 30))).is_ok());
+        assert!(Engine::new(&config(AddressSpace::Small)).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong before a call ([`RuntimeError`]) and in one ([`CallError`]), and what to do about it.
 use std::time::Duration;
 
+use super::compile::CompileError;
 use crate::error::{CodedError, coded_by_value};
 
 /// A component cannot be made ready to run.
@@ -8,8 +9,8 @@ use crate::error::{CodedError, coded_by_value};
 pub enum RuntimeError {
     #[error("the WebAssembly engine cannot be started: {0}")]
     Engine(String),
-    #[error("{plugin} cannot be compiled: {reason}")]
-    Compile { plugin: String, reason: String },
+    #[error("{plugin} cannot be compiled: {error}")]
+    Compile { plugin: String, error: CompileError },
     #[error("{plugin} was not compiled in time")]
     CompileDeadline { plugin: String },
     /// It imports or exports something in another shape than the contract's.
@@ -32,11 +33,7 @@ impl From<&RuntimeError> for CodedError {
                 message,
                 ["See that the process may use enough memory and threads (ulimit -v, ulimit -u), then try again."],
             ),
-            RuntimeError::Compile { .. } => CodedError::new(
-                "component.compile-failed",
-                message,
-                ["Build the component again with a current toolchain; if it fails the same way, report it with the component's sha256."],
-            ),
+            RuntimeError::Compile { error, .. } => compile_error(error, message),
             RuntimeError::CompileDeadline { .. } => CodedError::new(
                 "component.deadline",
                 message,
@@ -57,6 +54,45 @@ impl From<&RuntimeError> for CodedError {
                 [format!("Ask for less under [limits] {field} in plugin.toml, or have the operator raise the ceiling.")],
             ),
         }
+    }
+}
+
+const SMALLER: &str = "Build the component smaller (opt-level \"s\", lto), without very long functions, or split it into several plugins.";
+
+fn compile_error(error: &CompileError, message: String) -> CodedError {
+    match error {
+        CompileError::Refused(_) => CodedError::new(
+            "component.compile-failed",
+            message,
+            ["Build the component again with a current toolchain; if it fails the same way, report it with the component's sha256."],
+        ),
+        CompileError::Deadline(_) | CompileError::Cpu(_) | CompileError::Cancelled => CodedError::new(
+            "component.compile-deadline",
+            message,
+            [SMALLER.to_owned(), "If it is only that this machine is slow: [compile] deadline = \"10m\" in config/policy.toml.".to_owned()],
+        )
+        .retryable(),
+        CompileError::Memory(_) => CodedError::new(
+            "component.compile-memory",
+            message,
+            [SMALLER.to_owned(), "If it is worth that much memory: [compile] memory = \"4GiB\" in config/policy.toml.".to_owned()],
+        ),
+        CompileError::Crashed(_) => CodedError::new(
+            "component.compiler-crashed",
+            message,
+            ["Do not run this component: remove it, and report it with its sha256 to the makers of psn. Nothing of it has run."],
+        ),
+        CompileError::NotStarted(_) => CodedError::new(
+            "component.compiler-not-started",
+            message,
+            ["See that psn's program can be run and that the account may start processes and threads: ulimit -u"],
+        )
+        .retryable(),
+        CompileError::NoCompiler => CodedError::new(
+            "component.no-compiler",
+            message,
+            ["Run the component with the psn program; a program that embeds psn sets RuntimeOptions::compiler."],
+        ),
     }
 }
 

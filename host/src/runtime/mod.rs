@@ -2,6 +2,7 @@
 //! memory around it.
 mod cache;
 mod call;
+pub mod compile;
 mod convert;
 mod engine;
 mod error;
@@ -26,6 +27,7 @@ use wasmtime::Engine;
 
 pub use cache::{CacheError, default_cache_dir};
 pub use call::CallOutcome;
+pub use compile::{CompileBounds, CompileError, Compiler, CompilerProcess};
 pub use convert::{Need, Report, StepState};
 pub use engine::Allocator;
 pub use error::{CallError, Failure, Phase, RuntimeError};
@@ -36,7 +38,8 @@ pub use load::Loaded;
 use crate::capabilities::Deadline;
 use crate::plugins::Installed;
 
-/// How long [`Runtime::load`] waits for a component to be compiled. The largest that is accepted takes most of a minute on two cores.
+/// How long [`Runtime::load`] waits at least for a component to be compiled, and for others to be compiled before it. The largest
+/// that is accepted takes most of a minute on two cores.
 pub const COMPILE_DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug)]
@@ -44,13 +47,20 @@ pub struct RuntimeOptions {
     pub allocator: Allocator,
     /// Where compiled code is kept; nowhere if none. See [`default_cache_dir`].
     pub cache_dir: Option<PathBuf>,
+    /// For components that are not psn's own.
+    pub compiler: Compiler,
     pub ceilings: Ceilings,
 }
 
 impl Default for RuntimeOptions {
-    /// As a command needs it, without a cache.
+    /// As a command needs it, without a cache, and for psn's own components only.
     fn default() -> Self {
-        Self { allocator: Allocator::OnDemand, cache_dir: None, ceilings: Ceilings::default() }
+        Self {
+            allocator: Allocator::OnDemand,
+            cache_dir: None,
+            compiler: Compiler::default(),
+            ceilings: Ceilings::default(),
+        }
     }
 }
 
@@ -60,6 +70,8 @@ type Key = (String, String);
 /// Runs components. One for a process.
 pub struct Runtime {
     engine: Engine,
+    space: engine::AddressSpace,
+    compiler: Compiler,
     allocator: Allocator,
     linkers: linker::Linkers,
     ticker: ticker::Ticker,
@@ -88,6 +100,8 @@ impl Runtime {
             linkers: linker::Linkers::new(&built.engine).map_err(|e| failed(&format!("{e:#}")))?,
             ticker: ticker::Ticker::start(&built.engine).map_err(|e| failed(&e))?,
             engine: built.engine,
+            space: built.space,
+            compiler: options.compiler,
             allocator: built.allocator,
             cache,
             ceilings: options.ceilings,
@@ -108,9 +122,13 @@ impl Runtime {
         &self.notes
     }
 
-    /// Makes a component ready, within [`COMPILE_DEADLINE`].
+    /// Makes a component ready, within [`COMPILE_DEADLINE`], or longer where the compiler may take longer.
     pub async fn load(&self, installed: &Installed) -> Result<Loaded, RuntimeError> {
-        self.load_within(installed, Deadline::after(COMPILE_DEADLINE)).await
+        let compiling = match &self.compiler {
+            Compiler::Process(process) => process.bounds.wall + COMPILE_DEADLINE / 10,
+            Compiler::None | Compiler::InProcess => Duration::ZERO,
+        };
+        self.load_within(installed, Deadline::after(COMPILE_DEADLINE.max(compiling))).await
     }
 
     /// Makes a component ready, within the deadline of the call it is for. The same component with the same grants is made ready

@@ -20,7 +20,7 @@ use crate::capabilities::{Call, Deadline, Meter};
 use crate::events::Recorder;
 use crate::hub::TlsRoots;
 use crate::plugins::{Installed, LockEntry, Source, describe};
-use crate::runtime::{Allocator, Capabilities, Loaded, Runtime, RuntimeOptions};
+use crate::runtime::{Allocator, Capabilities, Compiler, Loaded, Runtime, RuntimeOptions};
 
 /// A deadline that is reached only by what hangs.
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -207,6 +207,7 @@ impl Bench {
     }
 
     pub(super) fn with(options: RuntimeOptions) -> Self {
+        let options = RuntimeOptions { compiler: Compiler::InProcess, ..options };
         Self { runtime: Runtime::new(options).unwrap(), recorder: Arc::default() }
     }
 
