@@ -7,6 +7,7 @@
 //! `timestamp` without a zone counts as UTC. A parameter has the type that Postgres infers for it, and takes any value that can be
 //! one: text becomes a uuid, a time, JSON or a number, a JSON array becomes an array. For other types, `$1::text::numeric`.
 mod allowed;
+mod columns;
 mod fault;
 mod host;
 mod numeric;
