@@ -203,7 +203,10 @@ impl Walk<'_> {
         let Some((schema, table)) = parts(name) else {
             return refuse(format!("{name} is no name of a table: write table or schema.table"));
         };
-        if schema.is_none() && command == "select" && self.visible.last().is_some_and(|names| names.iter().any(|(n, _)| *n == table)) {
+        if schema.is_none()
+            && command == "select"
+            && self.visible.last().is_some_and(|names| names.iter().any(|(n, _)| *n == table))
+        {
             return GO;
         }
         let full = format!("{}.{table}", schema.as_deref().unwrap_or("public"));
