@@ -22,6 +22,8 @@ pub mod cli;
 pub mod error;
 pub mod events;
 pub mod hub;
+#[doc(hidden)]
+pub mod invariants;
 pub mod pipeline;
 pub mod plugins;
 pub mod redact;

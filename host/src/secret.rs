@@ -103,6 +103,10 @@ impl Secrets {
         if !is_secret_name(name) {
             return Err(SecretError::BadName(name.to_owned()));
         }
+        if value.expose().len() > MAX_SECRET_BYTES {
+            let reason = format!("it has more than {MAX_SECRET_BYTES} bytes");
+            return Err(SecretError::NotKept { name: name.to_owned(), reason });
+        }
         if !is_public(name) {
             self.redactor.register(&value);
         }
@@ -129,6 +133,9 @@ impl Secrets {
         self.values.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+/// The longest secret, in bytes: a private key in PEM has 3 KiB, a token of claims 4 KiB. Every output is searched for all of them.
+pub const MAX_SECRET_BYTES: usize = 8 << 10;
 
 /// The longest name of a secret, in bytes. Longer ones are typing errors.
 pub const MAX_SECRET_NAME: usize = 100;
@@ -157,5 +164,49 @@ impl SecretBackend for MemoryBackend {
     fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value.clone());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Debug, Display};
+    use std::marker::PhantomData;
+
+    use super::*;
+
+    /// Says at compile time whether a type has a trait: the inherent constant is there only where it does, and goes first.
+    macro_rules! has {
+        ($bound:path, $ty:ty) => {{
+            trait Without {
+                const HAS: bool = false;
+            }
+            struct Probe<T>(PhantomData<T>);
+            impl<T> Without for Probe<T> {}
+            #[allow(dead_code, reason = "it is there for types that have the trait")]
+            impl<T: $bound> Probe<T> {
+                const HAS: bool = true;
+            }
+            Probe::<$ty>::HAS
+        }};
+    }
+
+    #[test]
+    fn a_secret_cannot_be_printed_and_is_wiped() {
+        assert!(has!(Debug, String) && !has!(Debug, Secret), "the probe works, and Secret has no Debug");
+        assert!(!has!(Display, Secret) && !has!(serde::Serialize, Secret) && !has!(AsRef<str>, Secret));
+        assert!(!has!(std::ops::Deref, Secret) && !has!(PartialEq, Secret));
+        let Secret(inner) = Secret::new("x");
+        fn wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        wiped(inner.as_ref());
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_searched_for_is_not_kept() {
+        let redactor = Arc::new(Redactor::new());
+        let secrets = Secrets::open(Box::new(MemoryBackend(Default::default())), redactor).unwrap();
+        let refused = secrets.set("LONG", Secret::new("x".repeat(MAX_SECRET_BYTES + 1))).unwrap_err();
+        assert!(matches!(refused, SecretError::NotKept { .. }), "{refused}");
+        assert!(!secrets.exists("LONG"));
+        secrets.set("LONG", Secret::new("x".repeat(MAX_SECRET_BYTES))).unwrap();
     }
 }

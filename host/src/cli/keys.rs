@@ -11,6 +11,7 @@ use crate::error::CodedError;
 use crate::events::Event;
 use crate::hub::EnvFiles;
 use crate::pipeline::session::find_project;
+use crate::redact::MIN_REDACTED_LEN;
 use crate::secret::{Secret, Secrets, is_public, is_secret_name};
 
 /// The longest key, in bytes. The longest known is under 500.
@@ -38,6 +39,16 @@ fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedErro
         return Err(CodedError::new(
             "keys.bad-value",
             format!("what was given for {name} is empty, or has blanks or line breaks in it"),
+            [again],
+        ));
+    }
+    // What is shorter could not be kept out of outputs.
+    if value.len() < MIN_REDACTED_LEN {
+        return Err(CodedError::new(
+            "keys.bad-value",
+            format!(
+                "what was given for {name} is shorter than {MIN_REDACTED_LEN} characters, which no service's key is"
+            ),
             [again],
         ));
     }

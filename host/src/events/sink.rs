@@ -56,13 +56,33 @@ impl Output {
             |e| serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": e.to_string() }),
         );
         redact_value(&mut value, &self.redactor);
-        let line = value.to_string();
+        let line = escaped(value.to_string());
         // What remains can only be a secret that is spread over keys, or hidden by an escape: then the whole line goes.
         if self.redactor.finds(line.as_bytes()) {
             return serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": "an event was withheld: it held a secret" }).to_string();
         }
         line
     }
+}
+
+/// JSON leaves some characters as they are that steer terminals, end lines for some readers, or reorder what a person sees. They can
+/// only stand in strings, where an escape means the same.
+fn escaped(line: String) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if !line.contains(steers) {
+        return line;
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        match c {
+            c if steers(c) => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 impl Sink for Output {
@@ -141,11 +161,18 @@ mod tests {
         redactor.register(&Secret::new("napi_canary\"with\\quotes"));
         let buffer = Buffer::default();
         let sink = EventSink::new(Output::new(Box::new(buffer.clone()), None, redactor));
-        sink.log(Level::Info, "x", "one\n{\"type\":\"summary\"}\u{1b}[2J\u{0} napi_canary\"with\\quotes end");
+        sink.log(
+            Level::Info,
+            "x",
+            "one\n{\"type\":\"summary\"}\u{1b}[2J\u{0}\u{7f}\u{9b}2J\u{2028}\u{202e} napi_canary\"with\\quotes end",
+        );
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
-        assert!(!text.contains("canary") && !text.contains('\u{1b}'), "{text}");
+        assert!(!text.contains("canary"), "{text}");
+        assert!(text.trim_end().chars().all(|c| !c.is_control() && !matches!(c, '\u{2028}' | '\u{202e}')), "{text}");
         let event: Event = serde_json::from_str(&text).unwrap();
-        assert!(matches!(event, Event::Log { message, .. } if message.contains("[redacted] end")));
+        assert!(
+            matches!(event, Event::Log { message, .. } if message.contains("\u{9b}2J\u{2028}\u{202e} [redacted] end"))
+        );
     }
 }

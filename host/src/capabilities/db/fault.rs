@@ -25,9 +25,14 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Whether the connection can no longer be used: an answer may still be on its way.
+    /// Whether the connection is not to be used again: an answer may still be on its way, or Postgres refused what the policy had let
+    /// through, and whoever tries that does not get to try more with what it may have left behind.
     pub(super) fn is_fatal(&self) -> bool {
-        !matches!(self, Fault::Denied(_) | Fault::Database { .. })
+        match self {
+            Fault::Denied(_) => false,
+            Fault::Database { sqlstate, .. } => sqlstate.as_deref() == Some(INSUFFICIENT_PRIVILEGE),
+            _ => true,
+        }
     }
 
     /// A statement that Postgres accepted and psn cannot carry out.
@@ -47,6 +52,9 @@ impl Fault {
         Error { code: code.to_owned(), message, sqlstate }
     }
 }
+
+/// `insufficient_privilege`: a right that the role has not, or a row that a policy does not let be written.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// `query_canceled`: the only one who cancels is the time limit that the session set.
 const CANCELED: &str = "57014";

@@ -32,7 +32,12 @@ impl View<'_, Db> {
                 format!("a statement has at most {MAX_PARAMS} parameters of {} MiB together", MAX_PARAM_BYTES >> 20);
             return Ok(Err(Fault::TooLarge(words)));
         }
-        Ok(self.cap.policy.check(sql))
+        let checked = self.cap.policy.check(sql);
+        if checked.is_err() {
+            // Nothing was sent. All the same, what a refused statement came with is not trusted any further.
+            self.cap.idle = None;
+        }
+        Ok(checked)
     }
 
     fn count(&mut self) -> wasmtime::Result<()> {
@@ -98,8 +103,7 @@ impl View<'_, Db> {
         let sql = match self.admit(sql, params)? {
             Ok(sql) => sql,
             Err(e) => {
-                // The handle is checked all the same.
-                self.transaction(this)?;
+                self.transaction(this)?.session = None;
                 return Ok(Err(e));
             }
         };
@@ -180,12 +184,14 @@ impl Host for View<'_, Db> {
 
     async fn begin(&mut self, as_user: Option<String>) -> wasmtime::Result<Result<Resource<Transaction>, Error>> {
         self.count()?;
-        if as_user.as_ref().is_some_and(|user| uuid::Uuid::parse_str(user).is_err()) {
-            return Ok(
-                self.answer(Err(Fault::Denied("as-user is not a user's id: give the UUID from users.id".to_owned())))
-            );
-        }
-        match self.cap.begin(Begin { as_user: as_user.as_deref() }, self.call.deadline).await {
+        let as_user = match as_user.map(|user| uuid::Uuid::parse_str(&user)).transpose() {
+            Ok(user) => user,
+            Err(_) => {
+                let words = "as-user is not a user's id: give the UUID from users.id";
+                return Ok(self.answer(Err(Fault::Denied(words.to_owned()))));
+            }
+        };
+        match self.cap.begin(Begin { as_user }, self.call.deadline).await {
             Ok(session) => {
                 let handle = self.table.push(OpenTransaction { session: Some(session) })?;
                 self.cap.in_use += 1;
@@ -272,6 +278,9 @@ fn over(what: &str) -> Fault {
     ))
 }
 
+/// The least number of as many digits as a secret has at least.
+const SHORTEST_SECRET: u64 = 10u64.pow(crate::redact::MIN_REDACTED_LEN as u32 - 1);
+
 /// Live secrets do not come back through the database.
 fn clean(call: &mut Call, reply: Reply) -> Rows {
     let place = "a database row";
@@ -281,6 +290,15 @@ fn clean(call: &mut Call, reply: Reply) -> Rows {
         Value::Bytes(b) if call.redactor.finds(&b) => {
             call.leaked(place);
             Value::Bytes(call.redactor.redact_bytes(&b).into_owned())
+        }
+        Value::Uuid(t) => match call.redact(place, &t) {
+            std::borrow::Cow::Borrowed(_) => Value::Uuid(t),
+            std::borrow::Cow::Owned(clean) => Value::Text(clean),
+        },
+        // A number that is a secret: only one that is long enough is looked for, as everywhere.
+        Value::Int64(n) if n.unsigned_abs() >= SHORTEST_SECRET && call.redactor.finds(n.to_string().as_bytes()) => {
+            call.leaked(place);
+            Value::Null
         }
         other => other,
     };

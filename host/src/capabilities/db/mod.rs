@@ -7,8 +7,10 @@
 //! `timestamp` without a zone counts as UTC. A parameter has the type that Postgres infers for it, and takes any value that can be
 //! one: text becomes a uuid, a time, JSON or a number, a JSON array becomes an array. For other types, `$1::text::numeric`.
 mod allowed;
+mod columns;
 mod fault;
 mod host;
+pub(crate) mod invariants;
 mod numeric;
 mod policy;
 mod session;
@@ -58,9 +60,9 @@ impl Db {
     }
 
     /// A session with a fresh transaction.
-    async fn begin(&mut self, begin: Begin<'_>, deadline: Deadline) -> Result<Session, Fault> {
+    async fn begin(&mut self, begin: Begin, deadline: Deadline) -> Result<Session, Fault> {
         if let Some(mut session) = self.idle.take() {
-            match session.begin(&begin, deadline).await {
+            match session.begin(begin, deadline).await {
                 Ok(()) => return Ok(session),
                 // The server may have closed it while it was idle. Nothing has run, so another connection is as good.
                 Err(Fault::Unavailable(_)) => {}
@@ -73,7 +75,7 @@ impl Db {
             return Err(Fault::Denied(words));
         }
         let mut session = Session::open(&self.access, deadline).await?;
-        session.begin(&begin, deadline).await?;
+        session.begin(begin, deadline).await?;
         Ok(session)
     }
 

@@ -12,6 +12,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::allowed::{FUNCTIONS, plain};
+use super::columns::{self, Columns, Dotted, Named, Tables};
 use super::fault::Fault;
 use crate::plugins::manifest::DbGrant;
 
@@ -22,13 +23,18 @@ const MAX_DEPTH: usize = 50;
 /// Words and operators of one statement, of which each may make it one deeper without brackets: `1 + 1 + 1`. Values, parameters and
 /// commas are not counted. The longest first-party statement has about 90.
 const MAX_WORDS: usize = 500;
+/// Bytes of a name, `NAMEDATALEN - 1`: Postgres cuts longer ones, and they would be other names than were looked at.
+const MAX_NAME_BYTES: usize = 63;
+/// Statements whose answer is kept. A plugin has a handful, and runs them again and again.
+const KEPT_ANSWERS: usize = 64;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Table {
     select: bool,
     insert: bool,
     update: bool,
     delete: bool,
+    columns: Columns,
 }
 
 /// What one plugin's statements may touch. Columns are the database's to guard.
@@ -37,11 +43,13 @@ pub(super) struct Policy {
     tables: BTreeMap<String, Table>,
     /// Qualified names.
     functions: BTreeSet<String>,
+    /// Statement → as it is sent. Of those that pass only: the answer depends on nothing but the text.
+    passed: HashMap<String, String>,
 }
 
 impl Policy {
     pub(super) fn new(grants: &BTreeMap<String, DbGrant>) -> Self {
-        let mut policy = Self { tables: BTreeMap::new(), functions: BTreeSet::new() };
+        let mut policy = Self { tables: BTreeMap::new(), functions: BTreeSet::new(), passed: HashMap::new() };
         for (name, grant) in grants {
             match name.split_once('(') {
                 Some((function, _)) if grant.execute => {
@@ -54,6 +62,7 @@ impl Policy {
                         insert: !grant.insert.is_empty(),
                         update: !grant.update.is_empty(),
                         delete: grant.delete,
+                        columns: [&grant.select, &grant.insert, &grant.update].into_iter().flatten().cloned().collect(),
                     };
                     policy.tables.insert(qualified(name), table);
                 }
@@ -63,7 +72,19 @@ impl Policy {
     }
 
     /// The statement as it is to be sent.
-    pub(super) fn check(&self, sql: &str) -> Result<String, Fault> {
+    pub(super) fn check(&mut self, sql: &str) -> Result<String, Fault> {
+        if let Some(sent) = self.passed.get(sql) {
+            return Ok(sent.clone());
+        }
+        let sent = self.decide(sql)?;
+        if self.passed.len() == KEPT_ANSWERS {
+            self.passed.clear();
+        }
+        self.passed.insert(sql.to_owned(), sent.clone());
+        Ok(sent)
+    }
+
+    fn decide(&self, sql: &str) -> Result<String, Fault> {
         if sql.len() > MAX_STATEMENT_BYTES {
             return Err(Fault::TooLarge(format!(
                 "a statement has at most {} KiB: give values as parameters",
@@ -71,9 +92,20 @@ impl Policy {
             )));
         }
         let statement = parse(sql)?;
-        let mut walk = Walk { policy: self, visible: Vec::new(), bodies: HashMap::new(), called: BTreeSet::new() };
+        let mut walk = Walk {
+            policy: self,
+            visible: Vec::new(),
+            bodies: HashMap::new(),
+            called: BTreeSet::new(),
+            dotted: Dotted::default(),
+        };
         if let ControlFlow::Break(refused) = statement.visit(&mut walk) {
             return Err(Fault::Denied(*refused));
+        }
+        if let Some(name) = walk.dotted.unknown() {
+            return Err(Fault::Denied(format!(
+                "{name} is not known to be a column: name the columns of functions (AS x(column)) and of subqueries, and in plugin.toml, under [db], those of tables"
+            )));
         }
         let text = statement.to_string();
         // A statement that is written otherwise than it is read would be another one by the time Postgres reads it.
@@ -81,6 +113,13 @@ impl Policy {
             return Err(Fault::Denied("this statement cannot be checked: write it in a plainer way".to_owned()));
         }
         Ok(text)
+    }
+}
+
+impl Tables for Policy {
+    fn columns(&self, name: &ObjectName) -> Option<&Columns> {
+        let (schema, table) = parts(name)?;
+        self.tables.get(&format!("{}.{table}", schema.as_deref().unwrap_or("public"))).map(|t| &t.columns)
     }
 }
 
@@ -121,13 +160,13 @@ fn deepens(token: &Token) -> bool {
     )
 }
 
-/// As Postgres folds it.
-fn folded(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+/// As Postgres folds it: ASCII only.
+pub(super) fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
 }
 
 /// The schema, where one is given, and the name.
-fn parts(name: &ObjectName) -> Option<(Option<String>, String)> {
+pub(super) fn parts(name: &ObjectName) -> Option<(Option<String>, String)> {
     let mut idents = Vec::new();
     for part in &name.0 {
         idents.push(folded(part.as_ident()?));
@@ -150,12 +189,13 @@ const GO: Flow = ControlFlow::Continue(());
 
 struct Walk<'p> {
     policy: &'p Policy,
-    /// The names that the WITH clauses around the current place define, per query.
-    visible: Vec<Vec<String>>,
+    /// What the WITH clauses around the current place define, per query.
+    visible: Vec<Vec<Named>>,
     /// What is visible inside of the bodies of WITH clauses not yet walked. A name is not visible in its own body: there it is a table.
-    bodies: HashMap<*const Query, Vec<String>>,
+    bodies: HashMap<*const Query, Vec<Named>>,
     /// Names in FROM that are functions' and not tables'.
     called: BTreeSet<*const ObjectName>,
+    dotted: Dotted,
 }
 
 impl Walk<'_> {
@@ -163,7 +203,10 @@ impl Walk<'_> {
         let Some((schema, table)) = parts(name) else {
             return refuse(format!("{name} is no name of a table: write table or schema.table"));
         };
-        if schema.is_none() && command == "select" && self.visible.last().is_some_and(|names| names.contains(&table)) {
+        if schema.is_none()
+            && command == "select"
+            && self.visible.last().is_some_and(|names| names.iter().any(|(n, _)| *n == table))
+        {
             return GO;
         }
         let full = format!("{}.{table}", schema.as_deref().unwrap_or("public"));
@@ -216,6 +259,11 @@ impl Visitor for Walk<'_> {
             Statement::Insert(insert) => match &insert.table {
                 TableObject::TableName(name) => {
                     self.called.insert(std::ptr::from_ref(name));
+                    let alias = insert.table_alias.as_ref().map(|a| &a.alias);
+                    for relation in columns::target(self.policy, &insert.table, alias) {
+                        self.dotted.relation(("excluded".to_owned(), relation.1.clone()));
+                        self.dotted.relation(relation);
+                    }
                     self.may(name, "insert", |t| t.insert)
                 }
                 _ => refuse("INSERT goes into a table"),
@@ -265,7 +313,7 @@ impl Visitor for Walk<'_> {
             }
             for cte in &with.cte_tables {
                 self.bodies.insert(std::ptr::from_ref(&*cte.query), names.clone());
-                names.push(folded(&cte.alias.name));
+                names.push(columns::of_cte(self.policy, &cte.alias, &cte.query, &names));
             }
         }
         self.visible.push(names);
@@ -317,6 +365,10 @@ impl Visitor for Walk<'_> {
         if alias.iter().flat_map(|a| &a.columns).any(|c| c.data_type.is_some()) {
             return refuse("an alias with types is not for plugins: cast the columns");
         }
+        let visible = self.visible.last().map_or(&[][..], Vec::as_slice);
+        for relation in columns::of_factor(self.policy, factor, visible) {
+            self.dotted.relation(relation);
+        }
         GO
     }
 
@@ -337,8 +389,11 @@ impl Visitor for Walk<'_> {
                 op: UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not | UnaryOperator::BitwiseNot,
                 ..
             } => GO,
+            Expr::CompoundIdentifier(idents) => {
+                self.dotted.write(idents);
+                GO
+            }
             Expr::Identifier(_)
-            | Expr::CompoundIdentifier(_)
             | Expr::IsFalse(_)
             | Expr::IsNotFalse(_)
             | Expr::IsTrue(_)
@@ -383,9 +438,12 @@ impl Visitor for Walk<'_> {
         }
     }
 
-    /// Postgres also calls a function where `row.function` is written, and has its catalogs under these names.
+    /// Postgres has its catalogs, and much that plugins have no business with, under these names.
     fn pre_visit_ident(&mut self, ident: &Ident) -> Flow {
-        let name = ident.value.to_lowercase();
+        if ident.value.len() > MAX_NAME_BYTES {
+            return refuse(format!("a name has at most {MAX_NAME_BYTES} bytes: Postgres cuts off the rest"));
+        }
+        let name = ident.value.to_ascii_lowercase();
         if name.starts_with("pg_")
             || name.starts_with("lo_")
             || name == "information_schema"

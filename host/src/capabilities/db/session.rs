@@ -8,6 +8,8 @@ use sqlx::{
     AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _,
 };
 
+use uuid::Uuid;
+
 use super::DbAccess;
 use super::fault::Fault;
 use super::values::{self, Value};
@@ -28,10 +30,10 @@ const LOCK_MS: u128 = 10_000;
 const CURSOR: &str = "psn_cursor";
 
 /// What a transaction begins with.
-#[derive(Default)]
-pub(super) struct Begin<'a> {
-    /// The user whose rows are seen, a UUID.
-    pub(super) as_user: Option<&'a str>,
+#[derive(Clone, Copy, Default)]
+pub(super) struct Begin {
+    /// The user whose rows are seen.
+    pub(super) as_user: Option<Uuid>,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +65,11 @@ impl Session {
 
     /// Grants are the wall that the database keeps; a role that goes through it must not be used, however it came to be that way.
     async fn refuse_powerful(&mut self) -> Result<(), Fault> {
-        let sql = "SELECT session_user = current_user AND NOT r.rolsuper AND NOT r.rolbypassrls AND NOT r.rolcreaterole AND NOT r.rolreplication
+        // An owner has all rights to what it owns, and its policies do not hold for it.
+        let sql = "SELECT session_user = current_user AND NOT r.rolsuper AND NOT r.rolbypassrls AND NOT r.rolcreaterole AND NOT r.rolcreatedb AND NOT r.rolreplication
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid)
+                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_shdepend d
+                                   WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = r.oid AND d.deptype = 'o')
                    FROM pg_catalog.pg_roles r WHERE r.rolname = session_user";
         let plain: Option<bool> =
             sqlx::query_scalar(sql).persistent(false).fetch_optional(&mut self.connection).await?;
@@ -74,26 +79,21 @@ impl Session {
         Err(Fault::Denied("the plugin's database role may do more than its manifest says: run psn run migrate, which says what to take from it".to_owned()))
     }
 
-    pub(super) async fn begin(&mut self, begin: &Begin<'_>, deadline: Deadline) -> Result<(), Fault> {
+    pub(super) async fn begin(&mut self, begin: Begin, deadline: Deadline) -> Result<(), Fault> {
         self.failed = false;
         // At least 1: 0 is no limit.
         let limit = deadline.remaining().as_millis().clamp(1, i32::MAX as u128);
         let lock = limit.min(LOCK_MS);
+        // Set to nobody, too, so that no setting of the role's or the database's stands in. A UUID needs no quoting.
+        let user = begin.as_user.map(|user| user.to_string()).unwrap_or_default();
         // Strings must mean what the policy's parser took them for.
         let sql = format!(
             "BEGIN; SET LOCAL search_path = pg_catalog, public, pg_temp; SET LOCAL standard_conforming_strings = on; SET LOCAL row_security = on; \
              SET LOCAL TIME ZONE 'UTC'; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {lock}; \
-             SET LOCAL client_connection_check_interval = {ALONE_MS}"
+             SET LOCAL client_connection_check_interval = {ALONE_MS}; SET LOCAL app.current_user_id = '{user}'"
         );
         within(deadline, async {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
-            if let Some(user) = begin.as_user {
-                sqlx::query("SELECT pg_catalog.set_config('app.current_user_id', $1, true)")
-                    .bind(user)
-                    .persistent(false)
-                    .execute(&mut self.connection)
-                    .await?;
-            }
             Ok(())
         })
         .await

@@ -12,7 +12,7 @@ use super::policy::Authorised;
 use super::services::Capture;
 use crate::capabilities::Call;
 use crate::redact::{MIN_REDACTED_LEN, REDACTED, Redactor};
-use crate::secret::{Secret, SecretError, Secrets, is_public};
+use crate::secret::{MAX_SECRET_BYTES, Secret, SecretError, Secrets, is_public};
 
 /// A secret that a service answered could not be kept. The request was sent.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +33,24 @@ pub(super) async fn receive(
     let place = format!("a response of the service {service}");
     let Answer { status, headers, mut body } = answer;
     let mut json = parse(&body);
-    let mut changed = false;
+    let (mut changed, mut json_withheld) = (false, false);
     let capture = authorised.capture().filter(|_| status.is_success());
     if let Some(capture) = capture {
         match &mut json {
             Some(json) => {
-                let captured = pick(capture, json, |warning| call.warn(format!("{place}: {warning}")));
+                let (captured, missed) = pick(capture, json);
                 keep(&captured, secrets, &call.redactor).await?;
                 changed = leave_references(json, captured);
+                for Missed { pointer, name, why } in &missed {
+                    call.warn(format!(
+                        "{place}: {why} at {pointer}, where {name} was expected; nothing was kept under that name"
+                    ));
+                }
+                // The secret may stand anywhere else in there, and nobody knows it by sight.
+                if missed.iter().any(|m| !is_public(m.name)) {
+                    call.warn(format!("{place} was withheld: it may hold a secret where none was expected"));
+                    (json_withheld, changed) = (true, false);
+                }
             }
             None => {
                 // It may hold the secret in a form that cannot be looked into.
@@ -48,6 +58,9 @@ pub(super) async fn receive(
                 body.clear();
             }
         }
+    }
+    if json_withheld {
+        (json, body) = (None, Vec::new());
     }
     let mut leaked = false;
     if let Some(json) = &mut json {
@@ -96,17 +109,31 @@ struct Captured {
     value: Secret,
 }
 
-fn pick(capture: &Capture, json: &Value, mut warn: impl FnMut(String)) -> Vec<Captured> {
-    let mut captured = Vec::new();
+/// A value that was to be captured and is none that can be.
+struct Missed<'c> {
+    pointer: &'c str,
+    name: &'c str,
+    why: &'static str,
+}
+
+fn pick<'c>(capture: &'c Capture, json: &Value) -> (Vec<Captured>, Vec<Missed<'c>>) {
+    let (mut captured, mut missed) = (Vec::new(), Vec::new());
     for (pointer, name) in &capture.values {
-        match json.pointer(pointer).and_then(Value::as_str).filter(|v| !v.is_empty()) {
-            Some(value) => captured.push(Captured { name: name.clone(), value: Secret::new(value) }),
-            None => warn(format!("no text at {pointer}, where {name} was expected; nothing was kept under that name")),
+        let value = json.pointer(pointer).and_then(Value::as_str).filter(|v| !v.is_empty()).ok_or("no text");
+        let value = value.and_then(|v| match v.len() {
+            // Too short to be kept out of texts.
+            n if n < MIN_REDACTED_LEN && !is_public(name) => Err("too short a secret"),
+            n if n > MAX_SECRET_BYTES => Err("too long a secret"),
+            _ => Ok(v),
+        });
+        match value {
+            Ok(value) => captured.push(Captured { name: name.clone(), value: Secret::new(value) }),
+            Err(why) => missed.push(Missed { pointer, name, why }),
         }
     }
     // So that a value that is part of another leaves that one whole.
     captured.sort_by_key(|c| std::cmp::Reverse(c.value.expose().len()));
-    captured
+    (captured, missed)
 }
 
 async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<(), NotKept> {

@@ -18,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::inject::Outgoing;
 use super::resolve::{Origin, Resolved};
+use super::wire::{Allowance, Bounded};
 use crate::capabilities::{Exceeded, Meter};
 
 /// How long one address gets to answer while there are others to try.
@@ -39,6 +41,10 @@ const MAX_RESPONSE_HEADERS: usize = 100;
 /// Bytes of a response's head.
 const MAX_RESPONSE_HEAD: usize = 32 * 1024;
 
+/// Bytes of one response as they come over the connection: the body in chunks, each with its size, and what the parser takes away
+/// without a word, such as interim responses, chunk extensions and trailers.
+const MAX_RESPONSE_WIRE: u64 = 2 * MAX_RESPONSE_BODY;
+
 /// Opens connections, and keeps the last one while it is warm.
 pub(super) struct Dialler {
     roots: Arc<RootCertStore>,
@@ -50,6 +56,7 @@ pub(super) struct Dialler {
 pub(super) struct Connection {
     origin: Origin,
     sender: SendRequest<Full<Bytes>>,
+    allowance: Allowance,
     reused: bool,
     used: Instant,
     _driver: AbortOnDropHandle<()>,
@@ -75,6 +82,8 @@ pub(super) struct Answer {
 pub(super) enum ExchangeError {
     #[error("the connection was closed before the request was sent")]
     NotSent,
+    #[error("the connection leads to {0}, and the request is for another service")]
+    Elsewhere(Origin),
     #[error("no whole response came back: {0}")]
     Unanswered(String),
     #[error("the response is encoded as `{0}`, although it was asked for as it is")]
@@ -133,6 +142,11 @@ impl Dialler {
         Err(failures.join("; "))
     }
 
+    /// With the sessions that can be resumed: of this plugin's connections only.
+    pub(super) fn config(&self) -> Arc<ClientConfig> {
+        self.tls.get_or_init(|| Arc::new(config(self.roots.clone()))).clone()
+    }
+
     async fn greet(&self, origin: &Origin, tcp: TcpStream) -> Result<Connection, String> {
         // A request is written at once; there is nothing to gather.
         tcp.set_nodelay(true).map_err(|e| e.to_string())?;
@@ -142,8 +156,7 @@ impl Dialler {
         // Without brackets an IPv6 address is one.
         let name = origin.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
-        let config = self.tls.get_or_init(|| Arc::new(config(self.roots.clone()))).clone();
-        let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| format!("TLS: {e}"))?;
+        let stream = TlsConnector::from(self.config()).connect(name, tcp).await.map_err(|e| format!("TLS: {e}"))?;
         speak(origin, stream).await
     }
 }
@@ -152,10 +165,11 @@ async fn speak(
     origin: &Origin,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<Connection, String> {
+    let allowance = Allowance::default();
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_RESPONSE_HEADERS)
         .max_header_size(MAX_RESPONSE_HEAD)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Bounded::new(stream, allowance.clone())))
         .await
         .map_err(|e| e.to_string())?;
     let driver = tokio::spawn(async move {
@@ -165,6 +179,7 @@ async fn speak(
     Ok(Connection {
         origin: origin.clone(),
         sender,
+        allowance,
         reused: false,
         used: Instant::now(),
         _driver: AbortOnDropHandle::new(driver),
@@ -180,9 +195,22 @@ impl Connection {
     /// Sends the request and reads the response to its end. Everything read is counted, and nothing is read beyond the limits.
     pub(super) async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
+        outgoing: &Outgoing<'_>,
         meter: &mut Meter,
     ) -> Result<Answer, ExchangeError> {
+        if outgoing.origin().as_ref() != Some(&self.origin) {
+            return Err(ExchangeError::Elsewhere(self.origin.clone()));
+        }
+        self.allowance.renew(MAX_RESPONSE_WIRE);
+        match self.round_trip(outgoing.request(), meter).await {
+            Err(ExchangeError::Unanswered(_)) if self.allowance.is_used_up() => {
+                Err(ExchangeError::TooLarge { what: "framing", limit: MAX_RESPONSE_WIRE })
+            }
+            answer => answer,
+        }
+    }
+
+    async fn round_trip(&mut self, request: Request<Full<Bytes>>, meter: &mut Meter) -> Result<Answer, ExchangeError> {
         let response = self.sender.try_send_request(request).await.map_err(|mut e| {
             let unsent = e.take_message().is_some();
             let error = e.into_error();

@@ -62,40 +62,65 @@ fn reserved(name: &str, bound: Option<&HeaderName>) -> Option<HeaderRefused> {
     }
     Some(match name.as_str() {
         "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "content-length"
-        | "content-encoding" | "expect" | "http2-settings" | "accept-encoding" | "accept-charset" | "range" => {
-            HeaderRefused::Framing
-        }
-        "host"
-        | "forwarded"
-        | "via"
-        | "x-real-ip"
-        | "x-client-ip"
-        | "x-cluster-client-ip"
-        | "true-client-ip"
-        | "cf-connecting-ip"
-        | "origin"
-        | "referer" => HeaderRefused::Routing,
-        "authorization"
-        | "cookie"
-        | "cookie2"
-        | "set-cookie"
-        | "x-api-key"
-        | "api-key"
-        | "x-auth-token"
-        | "x-access-token"
-        | "x-amz-security-token" => HeaderRefused::Credential,
-        "x-http-method"
-        | "x-http-method-override"
-        | "x-method-override"
-        | "x-original-url"
-        | "x-original-uri"
-        | "x-rewrite-url" => HeaderRefused::Override,
-        name if name.starts_with("x-forwarded") => HeaderRefused::Routing,
-        name if name.starts_with("proxy-") => HeaderRefused::Credential,
+        | "content-encoding" | "expect" | "http2-settings" | "accept-encoding" | "accept-charset" | "range"
+        | "if-range" | "max-forwards" | "early-data" | "alt-used" => HeaderRefused::Framing,
+        "host" | "forwarded" | "via" | "origin" | "referer" | "cdn-loop" | "client-ip" | "true-client-ip"
+        | "front-end-https" | "from" => HeaderRefused::Routing,
+        // A CGI program reads it as HTTP_PROXY, where it sends its own requests.
+        "proxy" => HeaderRefused::Routing,
+        "cookie2" | "api-key" | "apikey" | "dpop" | "token" | "x-auth" => HeaderRefused::Credential,
+        "x-middleware-subrequest" => HeaderRefused::Override,
+        name if name.starts_with("proxy-") || CREDENTIALS.iter().any(|c| name.contains(c)) => HeaderRefused::Credential,
         name if name.starts_with("sec-") => HeaderRefused::Framing,
+        name if OVERRIDES.iter().any(|o| name.contains(o)) => HeaderRefused::Override,
+        name if ROUTING.iter().any(|r| name.contains(r)) => HeaderRefused::Routing,
         _ => return None,
     })
 }
+
+/// What names of credentials have in them, whoever made them up: `x-vault-token`, `ocp-apim-subscription-key`, `x-authorization`.
+const CREDENTIALS: &[&str] = &[
+    "authoriz",
+    "authentic",
+    "x-auth-",
+    "cookie",
+    "-token",
+    "secret",
+    "password",
+    "credential",
+    "api-key",
+    "apikey",
+    "access-key",
+    "subscription-key",
+    "functions-key",
+    "-jwt",
+    "signature",
+];
+
+/// What names have in them that make a gateway or a framework see another method or URL.
+const OVERRIDES: &[&str] =
+    &["method-override", "http-method", "original-ur", "rewrite-ur", "override-ur", "original-method"];
+
+/// What names have in them that say where a request comes from or goes to.
+const ROUTING: &[&str] = &[
+    "forwarded",
+    "forward-for",
+    "real-ip",
+    "client-ip",
+    "connecting-ip",
+    "remote-ip",
+    "remote-addr",
+    "originating-ip",
+    "proxyuser",
+    "x-host",
+    "-host-override",
+    "original-host",
+    "backend-host",
+    "x-envoy-",
+    "x-scheme",
+    "url-scheme",
+    "x-appengine-",
+];
 
 /// Whether a guest may see a header of a response: what it needs to understand the body, to page, and to wait. Not the rest, which
 /// may be a cookie or a token of a later version of the service.
@@ -134,9 +159,15 @@ mod tests {
             ("accept", "*/*"),
             ("x-trigger-api-version", "2025-07-16"),
             ("idempotency-key", "a, b"),
+            ("If-Match", "\"e\""),
+            ("Prefer", "return=minimal"),
+            ("LinkedIn-Version", "202609"),
+            ("X-Restli-Protocol-Version", "2.0.0"),
+            ("X-GitHub-Api-Version", "2022-11-28"),
+            ("x-request-id", "r-1"),
         ])
         .unwrap();
-        assert_eq!(map.len(), 4);
+        assert_eq!(map.len(), 10);
         assert_eq!(map["content-type"], "application/json");
     }
 
@@ -175,6 +206,33 @@ mod tests {
             ("X-HTTP-Method-Override", Override),
             ("X-Original-URL", Override),
             ("X-Rewrite-URL", Override),
+            ("X-HTTP-Method", Override),
+            ("X_HTTP_Method_Override", Override),
+            ("X-Middleware-Subrequest", Override),
+            ("Proxy", Routing),
+            ("X-Host", Routing),
+            ("X-Original-Host", Routing),
+            ("X-Forwarded-Prefix", Routing),
+            ("Client-IP", Routing),
+            ("Fastly-Client-IP", Routing),
+            ("CF-Connecting-IPv6", Routing),
+            ("X-Originating-IP", Routing),
+            ("X-Envoy-Original-Path", Routing),
+            ("CDN-Loop", Routing),
+            ("X-Authorization", Credential),
+            ("X-Vault-Token", Credential),
+            ("PRIVATE-TOKEN", Credential),
+            ("X-CSRF-Token", Credential),
+            ("X-Goog-Api-Key", Credential),
+            ("x_goog_api_key", Credential),
+            ("apikey", Credential),
+            ("Ocp-Apim-Subscription-Key", Credential),
+            ("X-Amz-Security-Token", Credential),
+            ("DPoP", Credential),
+            ("Authentication-Info", Credential),
+            ("Range", Framing),
+            ("If-Range", Framing),
+            ("Early-Data", Framing),
             (":authority", Name),
             (":path", Name),
             ("", Name),

@@ -135,7 +135,7 @@ impl View<'_, Http> {
                 Ok(Err(e @ Unreachable { .. })) => return Ok(Err(Failed::Unreachable(e.to_string()))),
                 Err(_) => return Ok(Err(Failed::Deadline { sent: false })),
             };
-            let exchange = connection.exchange(outgoing.request(), &mut self.call.meter);
+            let exchange = connection.exchange(outgoing, &mut self.call.meter);
             return Ok(match tokio::time::timeout_at(until, exchange).await {
                 Ok(Ok(answer)) => {
                     self.cap.dialler.keep(connection);
@@ -144,6 +144,7 @@ impl View<'_, Http> {
                 // The service had closed the warm connection: nothing was sent, so another one is as good as the first.
                 Ok(Err(ExchangeError::NotSent)) if connection.reused() => continue,
                 Ok(Err(e @ ExchangeError::NotSent)) => Err(Failed::Unreachable(e.to_string())),
+                Ok(Err(e @ ExchangeError::Elsewhere(_))) => Err(Failed::NotPublic(e.to_string())),
                 Ok(Err(e @ ExchangeError::Unanswered(_))) => Err(Failed::Unanswered(e.to_string())),
                 Ok(Err(e @ ExchangeError::Encoded(_))) => Err(Failed::Unreadable(e.to_string())),
                 Ok(Err(e @ ExchangeError::TooLarge { .. })) => Err(Failed::TooLarge(e.to_string())),

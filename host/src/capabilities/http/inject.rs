@@ -10,6 +10,7 @@ use url::Position;
 use zeroize::Zeroizing;
 
 use super::policy::Authorised;
+use super::resolve::Origin;
 use crate::capabilities::clean::quoted;
 use crate::plugins::manifest::covers;
 use crate::secret::{Secrets, is_secret_name};
@@ -86,6 +87,11 @@ impl<'a> Outgoing<'a> {
     pub(super) fn size(&self) -> u64 {
         let headers: usize = self.authorised.headers().iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
         (self.authorised.url().as_str().len() + headers + self.body.len()) as u64
+    }
+
+    /// Where it may be sent to, and nowhere else.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        Origin::of(self.authorised.url())
     }
 
     /// As it goes over a connection.

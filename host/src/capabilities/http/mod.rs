@@ -14,6 +14,7 @@ mod connect;
 mod headers;
 mod host;
 mod inject;
+pub(crate) mod invariants;
 mod path;
 mod policy;
 mod resolve;
@@ -22,13 +23,17 @@ mod route;
 mod services;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::sync::Arc;
 
-pub use services::{PolicyError, ServiceMap};
+use psn_bindings::imports::psn::plugin::http::Request;
+use url::Url;
 
 use crate::plugins::manifest::Manifest;
 use crate::secret::Secrets;
+
+pub use services::{PolicyError, ServiceMap};
 
 /// The services that one plugin may call, and its connections to them.
 pub struct Http {
@@ -39,6 +44,11 @@ pub struct Http {
 }
 
 impl Http {
+    /// The decision alone, for whoever only asks: where a call would go, or why it would not be made.
+    pub fn decide(&self, request: &Request) -> Result<Url, String> {
+        self.policy.decide(request).map(|a| a.url().clone()).map_err(|e| e.to_string())
+    }
+
     pub fn new(manifest: &Manifest, services: &ServiceMap, secrets: Arc<Secrets>) -> Result<Self, PolicyError> {
         Ok(Self {
             policy: policy::Policy::new(manifest, services)?,

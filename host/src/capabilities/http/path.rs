@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use unicode_normalization::is_nfkc;
 
 /// Bytes of path and query together. Servers refuse about as much.
 pub(super) const MAX_PATH: usize = 8 * 1024;
@@ -35,11 +36,13 @@ pub(crate) enum PathRefused {
     #[error("`%` is followed by two hex digits")]
     BadEscape,
     #[error(
-        "an escape stands for `/`, `\\`, `%`, a control character or a character that needs none: servers read it in different ways"
+        "an escape stands for `/`, `\\`, `%`, `?`, `#`, a control character or a character that needs none: servers read it in different ways"
     )]
     Ambiguous,
     #[error("the escapes of a segment are not UTF-8")]
     NotUtf8,
+    #[error("the characters of a segment become others where a server normalises Unicode")]
+    NotNormal,
 }
 
 impl<'a> GuestPath<'a> {
@@ -98,13 +101,17 @@ fn segment(raw: &str) -> Result<Cow<'_, str>, PathRefused> {
     check_escapes(raw)?;
     let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| PathRefused::NotUtf8)?;
     if let Cow::Owned(decoded) = &decoded
-        && (decoded.contains(|c: char| c.is_control() || matches!(c, '/' | '\\' | '%' | ';'))
+        && (decoded.contains(|c: char| c.is_control() || matches!(c, '/' | '\\' | '%' | ';' | '?' | '#'))
             || raw_escapes_of_unreserved(raw))
     {
         return Err(PathRefused::Ambiguous);
     }
     if decoded.bytes().all(|b| b == b'.') {
         return Err(PathRefused::Dots);
+    }
+    // A full-width solidus becomes a slash, a two-dot leader two dots.
+    if !decoded.is_ascii() && !is_nfkc(&decoded) {
+        return Err(PathRefused::NotNormal);
     }
     Ok(decoded)
 }
@@ -193,6 +200,15 @@ mod tests {
             ("/a%41", Ambiguous),
             ("/a%C2%85", Ambiguous),
             ("/a%3bx=1", Ambiguous),
+            ("/a%3Fx=1", Ambiguous),
+            ("/a%23x", Ambiguous),
+            ("/a%EF%BC%8Fb", NotNormal),
+            ("/%EF%BC%8E%EF%BC%8E", NotNormal),
+            ("/%E2%80%A5", NotNormal),
+            ("/a%EF%BC%BCb", NotNormal),
+            ("/a%EF%BC%85b", NotNormal),
+            ("/a%CC%88", NotNormal),
+            ("/%E2%84%AA", NotNormal),
             ("/a/..;/b", Character(';')),
             ("/a\\b", Character('\\')),
             ("/a\\..\\b", Character('\\')),

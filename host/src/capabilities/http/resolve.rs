@@ -3,7 +3,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
-use url::Host;
+use url::{Host, Url};
 
 use super::address::is_global;
 use super::policy::Authorised;
@@ -36,6 +36,13 @@ pub(super) struct Origin {
     pub(super) port: u16,
 }
 
+impl Origin {
+    pub(super) fn of(url: &Url) -> Option<Self> {
+        let (host, port) = (url.host()?, url.port_or_known_default()?);
+        Some(Self { https: url.scheme() == "https", host: host.to_string(), port })
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
@@ -62,10 +69,10 @@ pub(super) enum ResolveError {
 impl Resolved {
     pub(super) async fn new(authorised: &Authorised, lookup: &dyn Lookup) -> Result<Self, ResolveError> {
         let url = authorised.url();
-        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+        let (Some(host), Some(origin)) = (url.host(), Origin::of(url)) else {
             return Err(ResolveError::NotFound { host: url.to_string(), reason: "it names no host".into() });
         };
-        let origin = Origin { https: url.scheme() == "https", host: host.to_string(), port };
+        let port = origin.port;
         let exception = authorised.service().exception;
         let addresses = match host {
             Host::Ipv4(address) => vec![SocketAddr::new(address.into(), port)],

@@ -39,9 +39,9 @@ fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = DateTime::parse_from_rfc2822(value).ok()?;
+    let date = DateTime::<Utc>::from(httpdate::parse_http_date(value).ok()?);
     // A date that has passed means now.
-    Some((date.to_utc() - now).to_std().unwrap_or_default())
+    Some((date - now).to_std().unwrap_or_default())
 }
 
 /// From 0 to 1.
@@ -69,6 +69,10 @@ mod tests {
         assert_eq!(waits(0, Some("2"), 1.0), Some(2_250));
         assert_eq!(waits(0, Some("Sun, 22 Nov 2026 10:00:07 GMT"), 0.0), Some(7_000));
         assert_eq!(waits(0, Some("Sun, 22 Nov 2026 09:00:00 GMT"), 0.0), Some(0));
+        // The two forms of old.
+        assert_eq!(waits(0, Some("Sunday, 22-Nov-26 10:00:08 GMT"), 0.0), Some(8_000));
+        assert_eq!(waits(0, Some("Sun Nov 22 10:00:09 2026"), 0.0), Some(9_000));
+        assert_eq!(waits(0, Some("Fri, 31 Dec 9999 23:59:59 GMT"), 0.0), None);
         assert_eq!(waits(0, Some("3600"), 0.0), None, "longer than is worth waiting for");
         assert_eq!(waits(0, Some("18446744073709551615"), 0.0), None);
     }
@@ -78,7 +82,9 @@ mod tests {
         assert_eq!(waits(0, None, 1.0), Some(250));
         assert_eq!(waits(0, None, 0.0), Some(125));
         assert_eq!(waits(2, None, 1.0), Some(1_000));
-        assert_eq!(waits(1, Some("soon"), 1.0), Some(500), "what cannot be read does not count");
+        for unreadable in ["soon", "-1", "1.5", "Sun, 22 Nov 2026 10:00:07 +0200", ""] {
+            assert_eq!(waits(1, Some(unreadable), 1.0), Some(500), "{unreadable}: what cannot be read does not count");
+        }
         assert_eq!(waits(200, None, 1.0), Some(30_000));
     }
 

@@ -258,17 +258,20 @@ async fn transactions_users_and_cursors() {
     rig.view().commit(tx).await.unwrap().unwrap();
     assert_eq!(count(&mut rig).await, "Value::Int64(1)");
 
-    // A commit after a failure says that it was none. What the policy refuses fails nothing.
+    // A statement that is refused ends the transaction and its connection.
     let tx = begin(&mut rig, None).await.unwrap();
     HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(2)])
         .await
         .unwrap()
         .unwrap();
-    HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), "COMMIT".into(), vec![])
-        .await
-        .unwrap()
-        .unwrap_err();
-    rig.view().commit(tx).await.unwrap().unwrap();
+    for (statement, code) in [("COMMIT", "denied"), ("SELECT 1", "unavailable")] {
+        let e =
+            HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), statement.into(), vec![]).await;
+        assert_eq!(e.unwrap().unwrap_err().code, code, "{statement}");
+    }
+    assert_eq!(rig.view().commit(tx).await.unwrap().unwrap_err().code, "unavailable");
+    assert_eq!(count(&mut rig).await, "Value::Int64(1)");
+    // A commit after a failure says that it was none.
     let tx = begin(&mut rig, None).await.unwrap();
     HostTransaction::execute(&mut rig.view(), Resource::new_borrow(tx.rep()), insert.into(), vec![Value::Int64(3)])
         .await
@@ -280,7 +283,7 @@ async fn transactions_users_and_cursors() {
         .unwrap_err();
     let e = rig.view().commit(tx).await.unwrap().unwrap_err();
     assert_eq!(e.sqlstate.as_deref(), Some("25P02"));
-    assert_eq!(count(&mut rig).await, "Value::Int64(2)");
+    assert_eq!(count(&mut rig).await, "Value::Int64(1)");
 
     // As a user: that user's rows, until the transaction ends.
     for (user, words) in [(Some(ANN), vec!["of ann"]), (Some(BOB), vec!["of bob"]), (None, vec![])] {

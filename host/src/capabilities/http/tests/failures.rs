@@ -110,6 +110,57 @@ async fn a_response_is_read_up_to_its_limit() {
 }
 
 #[tokio::test]
+async fn what_http_wraps_around_a_body_is_bounded_too() {
+    let endless = |head: &'static str, again: &'static str| {
+        Service::start(move |_, _| Reply::Flood(head.as_bytes().to_vec(), again.repeat(1_000).into_bytes()))
+    };
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (head, again) in [
+        // Interim responses, which the parser passes over.
+        ("", "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n"),
+        // Bodies that are nearly all framing.
+        (CHUNKED, "1\r\nx\r\n"),
+        (CHUNKED, "1;a=b\r\nx\r\n"),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x\r\n\r\n0\r\n",
+            "x: yyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n",
+        ),
+        // A head without an end.
+        ("HTTP/1.1 200 OK\r\n", "x-a: yyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n"),
+    ] {
+        let service = endless(head, again).await;
+        let mut rig = rig(&service);
+        rig.call.deadline = Deadline::after(Duration::from_secs(30));
+        let e = send(&mut rig, request(Method::Post, "/projects")).await.unwrap_err();
+        assert!(matches!(e.code.as_str(), "too-large" | "unanswered") && e.sent, "{again:?}: {} {}", e.code, e.message);
+        assert!(rig.call.deadline.remaining() > Duration::from_secs(5), "{again:?}: long before the deadline");
+    }
+}
+
+#[tokio::test]
+async fn trailers_are_not_for_guests() {
+    let raw = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-request-id\r\n\r\n2\r\nok\r\n0\r\nx-request-id: napi_canary\r\n\r\n";
+    let service = Service::start(move |_, _| Reply::Raw(raw.as_bytes().to_vec())).await;
+    let response = get(&mut rig(&service)).await.unwrap();
+    assert_eq!((response.body.as_slice(), response.headers.len()), (&b"ok"[..], 0));
+}
+
+/// A response that nobody asked for is not taken for the answer to the next request.
+#[tokio::test]
+async fn a_second_response_is_nobodys() {
+    let twice = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
+    let service = Service::start(move |n, _| match n {
+        0 => Reply::Raw(twice.as_bytes().to_vec()),
+        _ => reply("200 OK", &[], "second"),
+    })
+    .await;
+    let mut rig = rig(&service);
+    assert_eq!(get(&mut rig).await.unwrap().body, b"first");
+    assert_eq!(get(&mut rig).await.unwrap().body, b"second");
+    assert_eq!(service.connections(), 2);
+}
+
+#[tokio::test]
 async fn budgets_end_the_guest() {
     let service = Service::start(|_, _| reply("200 OK", &[], "x".repeat(1_000))).await;
     for (limits, what) in [

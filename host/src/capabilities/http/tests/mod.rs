@@ -1,4 +1,5 @@
 //! The whole chain against real sockets on loopback.
+mod chain;
 mod egress;
 mod failures;
 mod responses;
@@ -48,6 +49,8 @@ enum Reply {
     Last(Vec<u8>),
     /// These bytes, and then one byte again and again.
     Drip(Vec<u8>),
+    /// These bytes, and then those again and again, as fast as they are taken.
+    Flood(Vec<u8>, Vec<u8>),
 }
 
 /// Status line, headers and body.
@@ -160,6 +163,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, log: &Log, handl
             Reply::Last(bytes) => {
                 stream.write_all(&bytes).await?;
                 return stream.shutdown().await;
+            }
+            Reply::Flood(bytes, again) => {
+                stream.write_all(&bytes).await?;
+                loop {
+                    stream.write_all(&again).await?;
+                }
             }
             Reply::Drip(bytes) => {
                 stream.write_all(&bytes).await?;

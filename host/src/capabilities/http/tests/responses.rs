@@ -3,7 +3,7 @@ use base64::Engine as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::*;
-use crate::secret::{Secret, SecretBackend, SecretError, Secrets};
+use crate::secret::{MAX_SECRET_BYTES, Secret, SecretBackend, SecretError, Secrets};
 
 const URI: &str =
     "postgresql://hub_owner:npg_Canary4Secret@ep-x-1.neon.tech/hub?sslmode=require&channel_binding=require";
@@ -90,25 +90,92 @@ async fn only_a_success_is_captured() {
 }
 
 #[tokio::test]
-async fn a_success_without_the_secret_is_reported() {
-    for (body, shown, warning) in [
-        (r#"{"uri": null, "id": 1}"#, r#"{"uri": null, "id": 1}"#, "no text at /uri, where DATABASE_URL was expected"),
-        (r#"{"uri": ""}"#, r#"{"uri": ""}"#, "no text at /uri"),
-        // Where the value went is not known; it is a password all the same.
-        (
-            r#"{"url": "postgresql://o:npg_Fresh5@h/db"}"#,
-            r#"{"url":"postgresql://o:[redacted]@h/db"}"#,
-            "no text at /uri",
-        ),
-        ("uri: postgresql://o:npg_Fresh5@h/db", "", "withheld"),
-        ("", "", "withheld"),
+async fn a_success_without_the_secret_is_reported_and_withheld() {
+    let huge = format!(r#"{{"uri": "{}"}}"#, "h".repeat(MAX_SECRET_BYTES + 1));
+    for (body, warning) in [
+        (r#"{"uri": null, "id": 1}"#, "no text at /uri, where DATABASE_URL was expected"),
+        (r#"{"uri": ""}"#, "no text at /uri"),
+        (r#"{"uri": 1234567890123456}"#, "no text at /uri"),
+        (r#"{"uri": {"value": "npg_Fresh5-and-long"}}"#, "no text at /uri"),
+        (r#"{"uri": ["npg_Fresh5-and-long"]}"#, "no text at /uri"),
+        // Where the value went is not known.
+        (r#"{"url": "postgresql://o:npg_Fresh5@h/db"}"#, "no text at /uri"),
+        (r#"{"data": {"uri": "npg_Fresh5-and-long"}}"#, "no text at /uri"),
+        (r#"{"uri": "npg_Fre"}"#, "too short a secret at /uri"),
+        (&huge, "too long a secret at /uri"),
+        (r#"[{"uri": "npg_Fresh5-and-long"}]"#, "no text at /uri"),
+        ("uri: postgresql://o:npg_Fresh5@h/db", "is not JSON; it was withheld"),
+        ("\u{feff}{\"uri\": \"npg_Fresh5-and-long\"}", "is not JSON; it was withheld"),
+        ("", "withheld"),
     ] {
-        let service = Service::start(move |_, _| reply("200 OK", &[], body)).await;
+        let owned = body.to_owned();
+        let service = Service::start(move |_, _| reply("200 OK", &[], &owned)).await;
         let mut rig = rig(&service);
         let response = send(&mut rig, request(Method::Get, "/projects/p/connection_uri?pooled=true")).await.unwrap();
-        assert_eq!(text(&response), shown);
+        assert_eq!((response.status, text(&response).as_str()), (200, ""), "{body:.60}");
         assert!(!rig.secrets.exists("DATABASE_URL"));
-        assert!(rig.warnings()[0].contains(warning), "{:?}", rig.warnings());
+        let warnings = rig.warnings().join("; ");
+        assert!(warnings.contains(warning) && warnings.contains("withheld"), "{warnings}");
+        assert!(!warnings.contains("Fresh"), "{warnings}");
+    }
+}
+
+/// What may be shown is a name that the hub keeps, and no secret: its absence gives nothing away.
+#[tokio::test]
+async fn a_missing_value_that_is_no_secret_withholds_nothing() {
+    let service = Service::start(|_, _| reply("200 OK", &[], r#"{"id": "t-1"}"#)).await;
+    let tables = "[[http]]\nservice = \"neon\"\nbase = \"https://api.example.com\"\nroutes = [\"GET /project\"]\ncapture = { \"GET /project\" = { \"/externalRef\" = \"TRIGGER_PROJECT_REF\" } }\n";
+    let mut services = ServiceMap::vendors();
+    services.set("neon", service.base());
+    let mut rig = Rig::with_secrets(|secrets| Http::new(&manifest(tables), &services, secrets).unwrap());
+    let response = send(&mut rig, request(Method::Get, "/project")).await.unwrap();
+    assert_eq!(text(&response), r#"{"id": "t-1"}"#);
+    assert_eq!(rig.warnings().len(), 1);
+}
+
+#[tokio::test]
+async fn a_secret_in_pieces_on_the_wire_is_whole_again_before_it_is_looked_for() {
+    // Each chunk its own write, cut at another place each time.
+    let service = Service::start(|n, _| {
+        let (head, tail) = KEY.split_at(n % KEY.len());
+        let chunks: String = ["you sent ", head, tail, "!"]
+            .iter()
+            .filter(|c| !c.is_empty())
+            .map(|c| format!("{:x}\r\n{c}\r\n", c.len()))
+            .collect();
+        Reply::Raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n").into_bytes())
+    })
+    .await;
+    let mut rig = rig(&service);
+    for _ in 0..KEY.len() {
+        assert_eq!(text(&get(&mut rig).await.unwrap()), "you sent [redacted]!");
+    }
+}
+
+#[tokio::test]
+async fn escapes_hide_nothing_in_what_is_no_proper_json() {
+    let units: String = KEY.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    let some: String =
+        KEY.chars().map(|c| if c == 'n' || c == '/' { format!("%{:02x}", c as u32) } else { c.to_string() }).collect();
+    let deep = format!("{}\"{units}\"{}", "[".repeat(200), "]".repeat(200));
+    for body in [
+        // The parser keeps the second only; the guest's may keep the first.
+        format!(r#"{{"k": "{units}", "k": "x"}}"#),
+        format!(r#"{{"k": "{units}"}} trailing"#),
+        format!("\u{feff}{{\"k\": \"{units}\"}}"),
+        deep,
+        some.clone(),
+        format!(
+            "https://a.example/?next={}",
+            percent_encoding::utf8_percent_encode(&some, percent_encoding::NON_ALPHANUMERIC)
+        ),
+    ] {
+        let answer = body.clone();
+        let service = Service::start(move |_, _| reply("200 OK", &[], &answer)).await;
+        let mut rig = rig(&service);
+        let shown = text(&get(&mut rig).await.unwrap());
+        assert!(shown.contains("[redacted]") && !shown.contains(&units[6..60]) && !shown.contains("canary"), "{shown}");
+        assert_eq!(rig.call.leaks.len(), 1);
     }
 }
 
