@@ -24,11 +24,16 @@ mod services;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use services::{PolicyError, ServiceMap};
 
 use crate::plugins::manifest::Manifest;
 use crate::secret::Secrets;
+
+/// From the first byte sent to the last byte received, for one try. A gateway in front of a service gives up after 100 s; the
+/// slowest call of a setup takes about 10 s.
+const TRY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The services that one plugin may call, and its connections to them.
 pub struct Http {
@@ -36,6 +41,7 @@ pub struct Http {
     secrets: Arc<Secrets>,
     lookup: Box<dyn resolve::Lookup>,
     dialler: connect::Dialler,
+    try_limit: Duration,
 }
 
 impl Http {
@@ -45,6 +51,14 @@ impl Http {
             secrets,
             lookup: Box::new(resolve::SystemLookup),
             dialler: connect::Dialler::new(),
+            try_limit: TRY_LIMIT,
         })
+    }
+
+    /// Another limit for one try.
+    #[must_use]
+    pub fn with_try_limit(mut self, limit: Option<Duration>) -> Self {
+        self.try_limit = limit.unwrap_or(self.try_limit);
+        self
     }
 }
