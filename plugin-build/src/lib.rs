@@ -28,6 +28,15 @@ pub const FIRST_PARTY: &[(&str, &str)] = &[
     ("watchdog", "psn-plugin-watchdog"),
 ];
 
+/// The guests of the hostile suite, which psn embeds for `psn doctor --hostile`: file name and package.
+pub const HOSTILE: &[(&str, &str)] = &[
+    ("hostile-net", "psn-hostile-net"),
+    ("hostile-data", "psn-hostile-data"),
+    ("hostile-local", "psn-hostile-local"),
+    ("hostile-mixed", "psn-hostile-mixed"),
+    ("hostile-step", "psn-hostile-step"),
+];
+
 /// A component that was built.
 #[derive(Debug, Clone)]
 pub struct Built {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use psn_plugin_build::{FIRST_PARTY, build, workspace_of};
+use psn_plugin_build::{FIRST_PARTY, HOSTILE, build, workspace_of};
 
 /// Third-party-like components that come with the project: name and package.
 const EXAMPLES: &[(&str, &str)] = &[("publish-post", "psn-example-publish-post")];
@@ -15,7 +15,7 @@ const EXAMPLES: &[(&str, &str)] = &[("publish-post", "psn-example-publish-post")
 fn main() -> Result<()> {
     let workspace = workspace_of(Path::new(env!("CARGO_MANIFEST_DIR")))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), Into::into).join("plugins");
-    let wanted: Vec<_> = FIRST_PARTY.iter().chain(EXAMPLES).collect();
+    let wanted: Vec<_> = FIRST_PARTY.iter().chain(EXAMPLES).chain(HOSTILE).collect();
     let packages: Vec<&str> = wanted.iter().map(|(_, package)| *package).collect();
     let dist = workspace.join("plugins/dist");
     fs::create_dir_all(&dist).with_context(|| dist.display().to_string())?;

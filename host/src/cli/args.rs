@@ -67,6 +67,8 @@ pub(super) enum Command {
     /// Plugins: every step and task is one
     #[command(subcommand)]
     Plugin(Plugin),
+    /// Says whether this machine is fit for psn; with --hostile, whether this psn holds against plugins that attack it
+    Doctor(Doctor),
     /// Prints the JSON Schema of the event stream
     Schema,
     /// Compiles a component from standard input to standard output; psn starts this for itself
@@ -80,8 +82,9 @@ impl Command {
         matches!(self, Command::Schema | Command::CompileComponent(_) | Command::Local(Local::Serve { .. }))
     }
 
+    /// The hostile suite prints a table of its own.
     pub(super) fn has_view(&self) -> bool {
-        !self.is_silent()
+        !self.is_silent() && !matches!(self, Command::Doctor(Doctor { hostile: true, .. }))
     }
 }
 
@@ -215,6 +218,16 @@ pub(super) enum Plugin {
     },
     /// Removes a component and what it was granted
     Remove { name: String },
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Doctor {
+    /// Runs the hostile suite against this psn, in a hub of its own that is deleted afterwards. Exit code 0 only if every attack held.
+    #[arg(long)]
+    pub(super) hostile: bool,
+    /// Only the attacks of this group, or whose id begins so; can be given several times
+    #[arg(long, value_name = "ID", requires = "hostile")]
+    pub(super) only: Vec<String>,
 }
 
 fn hub_kind(text: &str) -> Result<HubKind, String> {

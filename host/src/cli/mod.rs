@@ -1,6 +1,7 @@
 //! Commands: they turn results into events and exit codes. Nothing else in psn writes to standard output.
 mod args;
 mod config;
+mod doctor;
 mod exit;
 mod keys;
 mod local;
@@ -42,6 +43,8 @@ enum Done {
     Summary(Summary),
     /// It answered with a result event, or had nothing to say.
     Ok,
+    /// It answered, and the answer is that something is wrong.
+    Failed,
     /// It wrote to standard output in another form, by its own definition (`--help`, a schema).
     Silent,
 }
@@ -113,6 +116,7 @@ async fn command(args: Args) -> Exit {
             exit
         }
         Ok(Done::Ok | Done::Silent) => Exit::Done,
+        Ok(Done::Failed) => Exit::Failed,
         Err(error) => {
             let exit = Exit::of_error(&error);
             context.events.emit(&Event::Error { error });
@@ -134,6 +138,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Config(config) => config::config(context, config),
         Command::Hub(hub) => config::hub(context, &hub),
         Command::Plugin(plugin) => plugin::plugin(context, plugin).await,
+        Command::Doctor(doctor) => doctor::doctor(context, doctor).await,
         // `main` answered the second.
         Command::Schema | Command::CompileComponent(_) => Ok(schema()),
     }

@@ -82,6 +82,13 @@ struct Inner {
     running: Mutex<BTreeMap<String, ClusterInfo>>,
 }
 
+/// The Postgres that a new cluster would be made with: the folder of its programs, and its version. Starts nothing.
+pub fn available(options: &PgOptions, pg_dir: &Path) -> Result<(PathBuf, String), PgError> {
+    let account = Account::for_servers(pg_dir)?;
+    let found = Search::new(options.bin.clone(), account).find("a new database cluster", None)?;
+    Ok((found.dir, found.version))
+}
+
 /// A running cluster. No Debug: it holds the superuser's password.
 #[derive(Clone)]
 pub struct ClusterInfo {

@@ -1,0 +1,6 @@
+//! A task that may have services and secrets.
+#![cfg(target_family = "wasm")]
+// The export macro of the bindings.
+#![allow(unsafe_code)]
+
+psn_hostile_kit::export_task!(psn_hostile_kit::net::operations);
