@@ -16,6 +16,13 @@ GET /auth
 GET /users/me
 GET /users/me/organizations
 GET /regions
+GET /api_keys
+POST /api_keys
+DELETE /api_keys/{key_id}
+GET /organizations/{org_id}
+GET /organizations/{org_id}/api_keys
+POST /organizations/{org_id}/api_keys
+DELETE /organizations/{org_id}/api_keys/{key_id}
 GET /projects
 POST /projects
 GET /projects/shared

@@ -102,7 +102,7 @@ fn counting_binaries(home: &TempHome, real: &Path) -> (PgOptions, std::path::Pat
     let script = format!("#!/bin/sh\necho call >> {}\nexec {}/initdb \"$@\"\n", counter.display(), real.display());
     fs::write(bin.join("initdb"), script).unwrap();
     fs::set_permissions(bin.join("initdb"), fs::Permissions::from_mode(0o755)).unwrap();
-    (PgOptions { bin: Some(bin) }, counter)
+    (PgOptions { bin: Some(bin), ..PgOptions::default() }, counter)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn ten_at_once_make_one_cluster_with_one_initdb() {
 async fn binaries_that_were_named_but_are_unusable_are_an_error() {
     let home = TempHome::new();
     let bin = home.outside().join("nothing-here");
-    let clusters = home.clusters_with(PgOptions { bin: Some(bin.clone()) });
+    let clusters = home.clusters_with(PgOptions { bin: Some(bin.clone()), ..PgOptions::default() });
     let error = clusters.create("one").await.err().unwrap();
     assert_eq!(error.code(), "local.postgres-unusable");
     assert!(error.to_string().contains(bin.to_str().unwrap()), "{error}");

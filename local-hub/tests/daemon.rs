@@ -42,6 +42,7 @@ async fn the_daemon() {
         keep_postgres: false,
         version: std::env::var(VERSION).unwrap(),
         pg: PgOptions::default(),
+        test_token: None,
         shutdown: CancellationToken::new(),
     };
     let served = serve(Home::new(home), Arc::new(NoRunner), opts).await;
@@ -291,6 +292,7 @@ async fn two_daemons_of_one_home_cannot_be() {
         keep_postgres: false,
         version: "1".into(),
         pg: PgOptions::default(),
+        test_token: None,
         shutdown: CancellationToken::new(),
     };
     let error = serve(hub.home.clone(), Arc::new(NoRunner), opts).await.unwrap_err();

@@ -14,6 +14,9 @@ use crate::pipeline::session::{hub_error, local_up};
 use crate::pipeline::{home, task_runner::ComponentRunner};
 use crate::runtime::{CompileBounds, Compiler, Runtime, RuntimeOptions};
 
+/// A test that sets it before the daemon starts can ask the Neon service for faults.
+const TEST_TOKEN: &str = "PSN_TEST_FAULTS_TOKEN";
+
 pub(super) async fn local(context: &Context, command: Local) -> Result<Done, CodedError> {
     let home = home::local_hub();
     let data = match command {
@@ -55,6 +58,7 @@ async fn serve(home: PathBuf) -> Result<Done, CodedError> {
         keep_postgres: false,
         version: home::build_version(),
         pg: psn_local_hub::pg::PgOptions::default(),
+        test_token: std::env::var(TEST_TOKEN).ok(),
         shutdown: CancellationToken::new(),
     };
     lifecycle::serve(home, runner, options).await.map_err(hub_error)?;

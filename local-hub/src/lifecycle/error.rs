@@ -27,6 +27,7 @@ pub const CODES: &[&str] = &[
     "local.not-owner",
     "local.not-running",
     "local.path-unusable",
+    "local.pooler-start",
     "local.port-taken",
     "local.postgres-init",
     "local.postgres-missing",

@@ -59,13 +59,15 @@ pub struct UpOptions {
     pub version: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServeOptions {
     /// Leaves the Postgres servers running when the daemon ends.
     pub keep_postgres: bool,
     /// What [`Endpoints::version`] says.
     pub version: String,
     pub pg: PgOptions,
+    /// Lets a test that knows it ask for faults of the Neon service ([`crate::neon::faults`]). None in every hub that people use.
+    pub test_token: Option<String>,
     /// Ends the daemon as SIGTERM does.
     pub shutdown: CancellationToken,
 }
@@ -78,6 +80,9 @@ pub struct Status {
     pub endpoints: Option<Endpoints>,
     pub started_at: Option<DateTime<Utc>>,
     pub clusters: Vec<ClusterStatus>,
+    /// What answers on the pooled ports, such as `PgBouncer 1.18.0`. Null where there is no pgbouncer: pooled connection strings then
+    /// lead to the database itself, and what breaks behind a pooler is not seen here.
+    pub pooler: Option<String>,
 }
 
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +101,15 @@ pub struct ClusterStatus {
     pub id: String,
     pub major: Option<u32>,
     pub port: Option<u16>,
+    /// Null where the pooled address is the direct one.
+    pub pooler_port: Option<u16>,
     pub running: bool,
 }
 
 /// One line of one of the logs.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// `hub`, `requests` or `postgres/<cluster>`.
+    /// `hub`, `requests`, `postgres/<cluster>` or `pgbouncer/<cluster>`.
     pub source: String,
     pub at: Option<DateTime<Utc>>,
     pub text: String,

@@ -24,6 +24,7 @@ pub(super) async fn status(home: &Home) -> Status {
         .into_iter()
         .map(|c| ClusterStatus {
             port: c.port.filter(|_| c.id != pg::CONTROL),
+            pooler_port: c.pooler_port,
             id: c.id,
             major: c.major,
             running: c.running,
@@ -35,6 +36,7 @@ pub(super) async fn status(home: &Home) -> Status {
         started_at: hub.as_ref().map(|h| h.started_at),
         endpoints: hub.map(|h| h.endpoints),
         clusters,
+        pooler: pg::pooler_version(),
     }
 }
 
@@ -46,6 +48,7 @@ pub(super) fn logs(home: &Home, lines: usize) -> Result<Vec<LogLine>, HubError> 
     all.extend(read("requests", &home.request_log(), lines)?);
     for cluster in pg::summaries(home.path()) {
         all.extend(read(&format!("postgres/{}", cluster.id), &cluster.log, lines)?);
+        all.extend(read(&format!("pgbouncer/{}", cluster.id), &cluster.pooler_log, lines)?);
     }
     // Stable: what one log says stays in its order.
     all.sort_by_key(|line| line.at);

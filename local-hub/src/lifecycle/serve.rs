@@ -123,6 +123,7 @@ async fn start(
         credentials,
         runner,
         neon_origin: neon_origin.clone(),
+        test_token: opts.test_token.clone(),
         trigger_origin: trigger_origin.clone(),
         shutdown: shutdown.clone(),
     };

@@ -20,6 +20,7 @@ pub(super) struct Parts {
     pub(super) credentials: Credentials,
     pub(super) runner: Arc<dyn TaskRunner>,
     pub(super) neon_origin: Url,
+    pub(super) test_token: Option<String>,
     pub(super) trigger_origin: Url,
     pub(super) shutdown: CancellationToken,
 }
@@ -37,6 +38,7 @@ pub(super) async fn assemble(parts: Parts) -> Result<Services, HubError> {
         clusters: parts.clusters,
         api_key: parts.credentials.neon_api_key.clone(),
         origin: parts.neon_origin,
+        test_token: parts.test_token,
     };
     for failure in neon::resume(&neon_context).await? {
         let project = failure.project_id;

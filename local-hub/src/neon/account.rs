@@ -1,10 +1,10 @@
 //! Who calls, and the regions there are.
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 
 use super::auth::{Authenticated, KeyKind};
 use super::error::ApiError;
-use super::model::{AuthDetails, CurrentUser, Organizations, Region, Regions};
+use super::model::{AuthDetails, CurrentUser, OrganizationBody, Organizations, Region, Regions};
 use super::{Service, store};
 
 pub(crate) const DEFAULT_REGION: &str = "aws-us-east-1";
@@ -28,7 +28,7 @@ pub(crate) fn is_region(id: &str) -> bool {
 pub(crate) async fn auth(Authenticated(caller): Authenticated) -> Json<AuthDetails> {
     let (account_id, auth_method) = match caller.kind {
         KeyKind::Personal => (caller.account_id.to_string(), "api_key_user"),
-        KeyKind::Organization => (caller.orgs.join(","), "api_key_org"),
+        KeyKind::Organization => (caller.reach.orgs.join(","), "api_key_org"),
     };
     Json(AuthDetails { account_id, auth_method, auth_data: caller.key_id.to_string() })
 }
@@ -49,6 +49,18 @@ pub(crate) async fn organizations(
     let organizations =
         store::organizations(&service.db, caller.account_id).await?.into_iter().map(Into::into).collect();
     Ok(Json(Organizations { organizations }))
+}
+
+/// Any key may see its own organisation.
+pub(crate) async fn organization(
+    State(service): State<Service>,
+    Authenticated(caller): Authenticated,
+    Path(org): Path<String>,
+) -> Result<Json<OrganizationBody>, ApiError> {
+    let org = caller.org(Some(&org))?;
+    let mut rows = store::organizations(&service.db, caller.account_id).await?;
+    rows.retain(|row| row.id == org);
+    Ok(Json(rows.pop().ok_or_else(|| ApiError::not_found("organization"))?.into()))
 }
 
 pub(crate) async fn regions() -> Json<Regions> {

@@ -1,5 +1,5 @@
 //! Who calls. A personal key acts for every organisation of its account and must name the one it means; an organisation's key
-//! acts for that one.
+//! acts for that one, or for one project in it.
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use super::Service;
-use super::error::{ApiError, NOT_FOR_ORG_KEYS, ORG_ID_REQUIRED};
+use super::error::{ApiError, NOT_FOR_ORG_KEYS, NOT_FOR_PROJECT_KEYS, ORG_ID_REQUIRED};
 use super::store;
 use crate::tokens;
 
@@ -25,8 +25,15 @@ pub(crate) struct Caller {
     pub(crate) key_id: i64,
     pub(crate) account_id: Uuid,
     pub(crate) kind: KeyKind,
-    /// The organisations the key acts for. Projects of others do not exist for it.
+    pub(crate) reach: Reach,
+}
+
+/// What exists for a key; the rest does not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reach {
     pub(crate) orgs: Vec<String>,
+    /// The one project that the key is for, where it is for one.
+    pub(crate) project: Option<String>,
 }
 
 impl Caller {
@@ -34,8 +41,9 @@ impl Caller {
     pub(crate) fn org(&self, requested: Option<&str>) -> Result<&str, ApiError> {
         match (self.kind, requested.filter(|org| !org.is_empty())) {
             (KeyKind::Personal, None) => Err(ApiError::bad_request(ORG_ID_REQUIRED)),
-            (KeyKind::Organization, None) => self.orgs.first().map(String::as_str).ok_or_else(ApiError::internal),
+            (KeyKind::Organization, None) => self.reach.orgs.first().map(String::as_str).ok_or_else(ApiError::internal),
             (_, Some(org)) => self
+                .reach
                 .orgs
                 .iter()
                 .find(|own| *own == org)
@@ -50,6 +58,14 @@ impl Caller {
             KeyKind::Organization => Err(ApiError::forbidden(NOT_FOR_ORG_KEYS)),
         }
     }
+
+    /// Making and deleting projects is not for a key that is for one of them.
+    pub(crate) fn require_all_projects(&self) -> Result<(), ApiError> {
+        match &self.reach.project {
+            None => Ok(()),
+            Some(_) => Err(ApiError::forbidden(NOT_FOR_PROJECT_KEYS)),
+        }
+    }
 }
 
 /// Lets a request through only with a known key. Handlers take the caller as `Arc<Caller>` through [`Authenticated`].
@@ -60,6 +76,9 @@ pub(crate) async fn authenticate(State(service): State<Service>, mut request: Re
     // The index lookup is by digest, so its timing says nothing about any key.
     match store::caller(&service.db, &tokens::digest(key)).await {
         Ok(Some(caller)) => {
+            if let Err(error) = store::keys::used(&service.db, caller.key_id).await {
+                return ApiError::from(error).into_response();
+            }
             request.extensions_mut().insert(Arc::new(caller));
             next.run(request).await
         }
@@ -88,7 +107,7 @@ mod tests {
     use super::*;
 
     fn caller(kind: KeyKind, orgs: &[&str]) -> Caller {
-        Caller { key_id: 1, account_id: Uuid::nil(), kind, orgs: orgs.iter().map(|o| (*o).to_owned()).collect() }
+        Caller { key_id: 1, account_id: Uuid::nil(), kind, reach: Reach { orgs: orgs.iter().map(|o| (*o).to_owned()).collect(), project: None } }
     }
 
     #[test]
@@ -105,6 +124,12 @@ mod tests {
         assert_eq!(organization.org(Some("org-a")).unwrap(), "org-a");
         assert!(organization.org(Some("org-b")).is_err());
         assert!(organization.require_personal().is_err());
+        assert!(organization.require_all_projects().is_ok());
+
+        let mut project = caller(KeyKind::Organization, &["org-a"]);
+        project.reach.project = Some("calm-meadow-1".to_owned());
+        assert_eq!(project.org(None).unwrap(), "org-a");
+        assert!(project.require_all_projects().is_err());
     }
 
     #[test]

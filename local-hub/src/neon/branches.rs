@@ -70,7 +70,7 @@ pub(crate) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<BranchList>, ApiError> {
     let limit = extract::limit(params.limit, LIST_MAX, LIST_MAX)?;
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let rows = projects::branches(&service.db, &project).await?;
     let (page, next) = page(rows, &params, usize::try_from(limit).unwrap_or(usize::MAX));
     Ok(Json(BranchList {
@@ -112,7 +112,7 @@ pub(crate) async fn get(
     Authenticated(caller): Authenticated,
     Path((project, branch)): Path<(String, String)>,
 ) -> Result<Json<BranchBody>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let row = projects::branch(&service.db, &project, &branch).await?;
     let object = AnnotationObject { r#type: "console/branch", id: row.id.clone() };
     Ok(Json(BranchBody { branch: (&row).into(), annotation: Annotation { object, value: BTreeMap::new() } }))

@@ -21,9 +21,7 @@ pub(crate) struct UriParams {
     endpoint_id: Option<String>,
     database_name: String,
     role_name: String,
-    /// Taken and checked, but without effect: there is no pooler here, and the direct address does what a pooler's does.
     #[serde(default)]
-    #[expect(dead_code, reason = "only its type is checked")]
     pooled: bool,
 }
 
@@ -33,7 +31,7 @@ pub(crate) async fn uri(
     Path(project): Path<String>,
     Params(params): Params<UriParams>,
 ) -> Result<Json<ConnectionUri>, ApiError> {
-    let project = projects::get(&service.db, &caller.orgs, &project).await?;
+    let project = projects::get(&service.db, &caller.reach, &project).await?;
     let branch = match &params.branch_id {
         Some(branch) => projects::branch(&service.db, &project.id, branch).await?,
         None => projects::default_branch(&service.db, &project.id).await?,
@@ -48,7 +46,12 @@ pub(crate) async fn uri(
         .await?
         .ok_or_else(|| ApiError::not_found("database"))?;
     let password = objects::password(&service.db, role.id).await?.ok_or_else(no_password)?;
-    Ok(Json(ConnectionUri { uri: format_uri(&role.name, &password, &host(&endpoint)?, &params.database_name) }))
+    let (host, pooler) = (host(&endpoint)?, pooler_host(&service, &endpoint));
+    let address = match pooler.filter(|_| params.pooled) {
+        Some(host) => Address { host, pooled: true },
+        None => Address { host, pooled: false },
+    };
+    Ok(Json(ConnectionUri { uri: format_uri(&role.name, &password, &address, &params.database_name) }))
 }
 
 /// 412, as where a project stores no passwords.
@@ -63,24 +66,45 @@ pub(crate) fn host(endpoint: &EndpointRow) -> Result<String, ApiError> {
     Ok(format!("{HOST}:{port}"))
 }
 
-/// The pooler's host is the same for now: a pooler needs a port of its own, and clients derive it by name only on neon.tech.
-pub(crate) fn details(role: &str, password: &str, host: &str, database: &str) -> ConnectionDetails {
+/// The pooler's, where one runs.
+pub(crate) fn pooler_host(service: &Service, endpoint: &EndpointRow) -> Option<String> {
+    let port = service.clusters.info(&endpoint.project_id)?.pooler_port?;
+    Some(format!("{HOST}:{port}"))
+}
+
+/// Without a pooler, its host is the direct one.
+pub(crate) fn details(
+    role: &str,
+    password: &str,
+    host: &str,
+    pooler: Option<String>,
+    database: &str,
+) -> ConnectionDetails {
+    let address = Address { host: host.to_owned(), pooled: false };
     ConnectionDetails {
-        connection_uri: format_uri(role, password, host, database),
+        connection_uri: format_uri(role, password, &address, database),
         connection_parameters: ConnectionParameters {
             database: database.to_owned(),
             password: password.to_owned(),
             role: role.to_owned(),
+            pooler_host: pooler.unwrap_or_else(|| host.to_owned()),
             host: host.to_owned(),
-            pooler_host: host.to_owned(),
         },
     }
 }
 
-fn format_uri(role: &str, password: &str, host: &str, database: &str) -> String {
+/// Host and port, and what answers there.
+struct Address {
+    host: String,
+    pooled: bool,
+}
+
+fn format_uri(role: &str, password: &str, address: &Address, database: &str) -> String {
     let encode = |text| utf8_percent_encode(text, ENCODED);
     let (role, password, database) = (encode(role), encode(password), encode(database));
-    format!("postgresql://{role}:{password}@{host}/{database}?sslmode=require&channel_binding=require")
+    // pgbouncer offers no channel binding, and a client that was told to require it would not connect.
+    let binding = if address.pooled { "" } else { "&channel_binding=require" };
+    format!("postgresql://{role}:{password}@{}/{database}?sslmode=require{binding}", address.host)
 }
 
 #[cfg(test)]
@@ -89,12 +113,15 @@ mod tests {
 
     #[test]
     fn a_uri_survives_any_name() {
-        let uri = format_uri("a b@c/d", "npg_x", "127.0.0.1:5499", "größe?x=1");
+        let mut address = Address { host: "127.0.0.1:5499".into(), pooled: false };
+        let uri = format_uri("a b@c/d", "npg_x", &address, "größe?x=1");
         assert_eq!(
             uri,
             "postgresql://a%20b%40c%2Fd:npg_x@127.0.0.1:5499/gr%C3%B6%C3%9Fe%3Fx%3D1?sslmode=require&channel_binding=require"
         );
         let parsed = url::Url::parse(&uri).unwrap();
         assert_eq!((parsed.host_str(), parsed.port()), (Some("127.0.0.1"), Some(5499)));
+        address.pooled = true;
+        assert_eq!(format_uri("a", "b", &address, "c"), "postgresql://a:b@127.0.0.1:5499/c?sslmode=require");
     }
 }

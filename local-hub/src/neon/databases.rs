@@ -29,7 +29,7 @@ pub(crate) async fn list(
     Authenticated(caller): Authenticated,
     Path((project, branch)): Path<(String, String)>,
 ) -> Result<Json<Databases>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
     let rows = objects::databases(&service.db, &branch.id).await?;
     Ok(Json(Databases { databases: rows.iter().map(Into::into).collect() }))
@@ -40,7 +40,7 @@ pub(crate) async fn get(
     Authenticated(caller): Authenticated,
     Path((project, branch, database)): Path<(String, String, String)>,
 ) -> Result<Json<DatabaseBody>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
     let row =
         objects::database(&service.db, &branch.id, &database).await?.ok_or_else(|| ApiError::not_found("database"))?;
@@ -55,7 +55,7 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<DatabaseOperations>), ApiError> {
     provision::check_database_name(&wish.name).map_err(ApiError::bad_request)?;
     let mut tx = service.db.begin().await?;
-    let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let project = projects::lock(&mut tx, &caller.reach, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
     objects::role(&mut *tx, &branch.id, &wish.owner_name).await?.ok_or_else(|| ApiError::not_found("role"))?;
     let already = || ApiError::conflict(format!("database \"{}\" already exists", wish.name));
@@ -81,7 +81,7 @@ pub(crate) async fn delete(
     Path((project, branch, database)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
     let mut tx = service.db.begin().await?;
-    let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let project = projects::lock(&mut tx, &caller.reach, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
     let Some(row) = objects::database(&mut *tx, &branch.id, &database).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());

@@ -23,7 +23,7 @@ pub(crate) async fn list(
     Authenticated(caller): Authenticated,
     Path(project): Path<String>,
 ) -> Result<Json<Endpoints>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     reply(projects::endpoints(&service.db, &project).await?)
 }
 
@@ -32,7 +32,7 @@ pub(crate) async fn list_of_branch(
     Authenticated(caller): Authenticated,
     Path((project, branch)): Path<(String, String)>,
 ) -> Result<Json<Endpoints>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
     let mut rows = projects::endpoints(&service.db, &project).await?;
     rows.retain(|row| row.branch_id == branch.id);
@@ -49,7 +49,7 @@ pub(crate) async fn get(
     Authenticated(caller): Authenticated,
     Path((project, endpoint)): Path<(String, String)>,
 ) -> Result<Json<EndpointBody>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let row = projects::endpoint(&service.db, &project, &endpoint).await?;
     Ok(Json(EndpointBody { endpoint: Endpoint::new(&row, host(&row)?) }))
 }
@@ -88,7 +88,7 @@ async fn change(
     actions: fn(&str) -> &'static [Action],
 ) -> Result<Json<EndpointOperations>, ApiError> {
     let mut tx = service.db.begin().await?;
-    projects::lock(&mut tx, &caller.orgs, &project).await?;
+    projects::lock(&mut tx, &caller.reach, &project).await?;
     let row = projects::endpoint(&mut *tx, &project, &endpoint).await?;
     let scheduled = operations::schedule(&mut tx, &row, actions(&row.state)).await?;
     // Again, for the state that is to come.

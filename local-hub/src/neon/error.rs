@@ -11,6 +11,8 @@ use uuid::Uuid;
 pub(crate) const UNAUTHENTICATED: &str = "supplied credentials do not pass authentication";
 pub(crate) const ORG_ID_REQUIRED: &str = "org_id is required, you can find it on your organization settings page";
 pub(crate) const NOT_FOR_ORG_KEYS: &str = "not allowed for organization API keys";
+/// Not Neon's words, which are not known; that it refuses is documented.
+pub(crate) const NOT_FOR_PROJECT_KEYS: &str = "not allowed for API keys of one project";
 pub(crate) const LOCKED: &str =
     "project already has running conflicting operations, scheduling of new ones is prohibited";
 

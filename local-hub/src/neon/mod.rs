@@ -10,25 +10,29 @@ mod databases;
 mod endpoints;
 mod error;
 mod extract;
+pub mod faults;
 mod ids;
+mod keys;
 mod model;
 mod operations;
 mod plan;
 mod projects;
 mod provision;
 mod roles;
+mod sql;
 mod store;
 mod worker;
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use sqlx::PgPool;
 use url::Url;
 
 use self::error::ApiError;
+use self::faults::Faults;
 use self::store::operations::Action;
 use self::store::projects as project_store;
 pub use self::worker::OperationError;
@@ -47,6 +51,8 @@ pub struct NeonContext {
     /// The key of the one local account. Only its digest is stored.
     pub api_key: String,
     pub origin: Url,
+    /// Lets a test that has it ask for [`faults`]. None in every hub that people use.
+    pub test_token: Option<String>,
 }
 
 /// A project that should run and does not.
@@ -60,23 +66,34 @@ pub struct ResumeFailure {
 pub(crate) struct Service {
     db: PgPool,
     clusters: Clusters,
+    faults: Faults,
 }
 
 /// Brings the control database up to date and makes the routes.
 pub async fn router(ctx: NeonContext) -> Result<Router, sqlx::Error> {
     store::migrate(&ctx.db).await?;
     store::ensure_account(&ctx.db, &tokens::digest(&ctx.api_key)).await?;
-    let service = Service { db: ctx.db, clusters: ctx.clusters };
+    let service = Service { db: ctx.db, clusters: ctx.clusters, faults: Faults::new(ctx.test_token.as_deref()) };
     let api = routes()
         .fallback(async |request: Request| ApiError::no_such_route(request.method(), request.uri().path()))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(uninterrupted))
         .layer(middleware::from_fn_with_state(service.clone(), auth::authenticate))
-        .with_state(service);
-    Ok(Router::new()
+        .with_state(service.clone());
+    let api = Router::new()
         .nest(BASE_PATH, api)
         .fallback(async |request: Request| ApiError::no_such_route(request.method(), request.uri().path()))
-        .layer(middleware::from_fn(error::envelope)))
+        .layer(middleware::from_fn(error::envelope));
+    let sql = Router::new().route("/sql", post(sql::sql)).with_state(service.clone());
+    let service_routes = api.merge(sql);
+    if !service.faults.are_possible() {
+        return Ok(service_routes);
+    }
+    tracing::warn!("faults can be asked for: this hub is for a test");
+    let control = get(faults::list).post(faults::add).delete(faults::clear);
+    Ok(service_routes
+        .layer(middleware::from_fn_with_state(service.faults.clone(), faults::interfere))
+        .merge(Router::new().route(faults::PATH, control).with_state(service)))
 }
 
 /// A caller that hangs up must not stop a change between its commit and the start of its work.
@@ -101,6 +118,11 @@ fn routes() -> Router<Service> {
         .route("/users/me", get(account::me))
         .route("/users/me/organizations", get(account::organizations))
         .route("/regions", get(account::regions))
+        .route("/api_keys", get(keys::list).post(keys::create))
+        .route("/api_keys/{key_id}", delete(keys::revoke))
+        .route("/organizations/{org_id}", get(account::organization))
+        .route("/organizations/{org_id}/api_keys", get(keys::list_of_org).post(keys::create_for_org))
+        .route("/organizations/{org_id}/api_keys/{key_id}", delete(keys::revoke_of_org))
         .route("/projects", get(projects::list).post(projects::create))
         .route("/projects/shared", get(projects::shared))
         .route("/projects/{project_id}", get(projects::get).patch(projects::update).delete(projects::delete))
@@ -129,7 +151,7 @@ fn routes() -> Router<Service> {
 /// as a failed operation, in the project's history.
 pub async fn resume(ctx: &NeonContext) -> Result<Vec<ResumeFailure>, sqlx::Error> {
     store::migrate(&ctx.db).await?;
-    let service = Service { db: ctx.db.clone(), clusters: ctx.clusters.clone() };
+    let service = Service { db: ctx.db.clone(), clusters: ctx.clusters.clone(), faults: Faults::new(None) };
     for project in project_store::expire(&service.db).await? {
         let mut db = service.db.acquire().await?;
         worker::remove_abandoned(&service, &mut db, &project).await?;

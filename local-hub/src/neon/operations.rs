@@ -28,7 +28,7 @@ pub(crate) async fn list(
 ) -> Result<Json<OperationList>, ApiError> {
     let limit = extract::limit(params.limit, LIST_MAX, LIST_MAX)?;
     let before = extract::cursor(params.cursor.as_deref())?;
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let rows = operations::list(&service.db, &project, before, limit).await?;
     let pagination = Pagination::after(rows.last().map(|row| row.seq), params.cursor);
     Ok(Json(OperationList { operations: rows.iter().map(Into::into).collect(), pagination }))
@@ -39,7 +39,7 @@ pub(crate) async fn get(
     Authenticated(caller): Authenticated,
     Path((project, operation)): Path<(String, String)>,
 ) -> Result<Json<OperationBody>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let id = Uuid::parse_str(&operation).map_err(|_| ApiError::not_found("operation"))?;
     let row = operations::get(&service.db, &project, id).await?.ok_or_else(|| ApiError::not_found("operation"))?;
     Ok(Json(OperationBody { operation: (&row).into() }))

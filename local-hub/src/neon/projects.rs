@@ -37,16 +37,18 @@ pub(crate) async fn list(
 ) -> Result<Json<ProjectList>, ApiError> {
     let listing = Listing {
         org_id: caller.org(params.org_id.as_deref())?,
+        project: caller.reach.project.as_deref(),
         search: params.search.as_deref(),
         recoverable: params.recoverable,
         after: extract::cursor(params.cursor.as_deref())?,
         limit: extract::limit(params.limit, LIST_DEFAULT, LIST_MAX)?,
     };
-    let rows = projects::list(&service.db, &listing).await?;
+    let mut rows = projects::list(&service.db, &listing).await?;
     let pagination = Pagination::after(rows.last().map(|row| row.seq), params.cursor);
+    let hidden = if service.faults.hides_projects() { rows.drain(..).map(|row| row.id).collect() } else { Vec::new() };
     Ok(Json(ProjectList {
         projects: rows.iter().map(Into::into).collect(),
-        unavailable_project_ids: [],
+        unavailable_project_ids: hidden,
         pagination,
         applications: Some(Default::default()),
         integrations: Some(Default::default()),
@@ -58,7 +60,7 @@ pub(crate) async fn shared(Params(params): Params<ListParams>) -> Result<Json<Pr
     extract::limit(params.limit, LIST_DEFAULT, LIST_MAX)?;
     Ok(Json(ProjectList {
         projects: Vec::new(),
-        unavailable_project_ids: [],
+        unavailable_project_ids: Vec::new(),
         pagination: Pagination::after(None, params.cursor),
         applications: None,
         integrations: None,
@@ -72,6 +74,7 @@ pub(crate) async fn create(
     Authenticated(caller): Authenticated,
     Body(body): Body<CreateBody>,
 ) -> Result<(StatusCode, Json<ProjectCreated>), ApiError> {
+    caller.require_all_projects()?;
     let plan = plan(&caller, body.project)?;
     let project = plan.project.id.clone();
     let (secret, password) = new_secret(plan.project.store_passwords);
@@ -105,9 +108,10 @@ pub(crate) async fn create(
 
     let Created { project, branch, endpoint, operations } = reread(&service, &caller, &project, &scheduled).await?;
     let host = connection::host(&endpoint)?;
+    let pooler = connection::pooler_host(&service, &endpoint);
     let reply = ProjectCreated {
         project: (&project).into(),
-        connection_uris: vec![connection::details(&role.name, &password, &host, &database.name)],
+        connection_uris: vec![connection::details(&role.name, &password, &host, pooler, &database.name)],
         roles: vec![super::model::Role::from(&role).with_password(Some(password))],
         databases: vec![(&database).into()],
         operations: operations.iter().map(Into::into).collect(),
@@ -131,7 +135,7 @@ async fn reread(
     project: &str,
     scheduled: &[OperationRow],
 ) -> Result<Created, ApiError> {
-    let project = projects::get(&service.db, &caller.orgs, project).await?;
+    let project = projects::get(&service.db, &caller.reach, project).await?;
     let branch = projects::default_branch(&service.db, &project.id).await?;
     let endpoint = projects::endpoint_of_branch(&service.db, &branch.id).await?;
     let mut operations = Vec::with_capacity(scheduled.len());
@@ -147,7 +151,7 @@ pub(crate) async fn get(
     Authenticated(caller): Authenticated,
     Path(project): Path<String>,
 ) -> Result<Json<ProjectBody>, ApiError> {
-    let row = projects::get(&service.db, &caller.orgs, &project).await?;
+    let row = projects::get(&service.db, &caller.reach, &project).await?;
     Ok(Json(ProjectBody { project: (&row).into() }))
 }
 
@@ -158,7 +162,7 @@ pub(crate) async fn update(
     Body(body): Body<UpdateBody>,
 ) -> Result<Json<ProjectUpdated>, ApiError> {
     let mut tx = service.db.begin().await?;
-    let mut row = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let mut row = projects::lock(&mut tx, &caller.reach, &project).await?;
     if let Some(name) = body.project.name {
         row.name = checked_name("project.name", name)?;
     }
@@ -169,7 +173,7 @@ pub(crate) async fn update(
     let limits = checked_limits(&body.project.default_endpoint_settings, current)?;
     (row.autoscaling_limit_min_cu, row.autoscaling_limit_max_cu) = (limits.min_cu, limits.max_cu);
     projects::update(&mut tx, &row).await?;
-    let row = projects::get(&mut *tx, &caller.orgs, &project).await?;
+    let row = projects::get(&mut *tx, &caller.reach, &project).await?;
     tx.commit().await?;
     Ok(Json(ProjectUpdated { project: (&row).into(), operations: Vec::new() }))
 }
@@ -180,8 +184,9 @@ pub(crate) async fn delete(
     Authenticated(caller): Authenticated,
     Path(project): Path<String>,
 ) -> Result<Json<ProjectBody>, ApiError> {
+    caller.require_all_projects()?;
     let mut tx = service.db.begin().await?;
-    let row = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let row = projects::lock(&mut tx, &caller.reach, &project).await?;
     for endpoint in projects::endpoints(&mut *tx, &project).await? {
         operations::schedule(&mut tx, &endpoint, &[Action::SuspendCompute]).await?;
     }
@@ -196,13 +201,14 @@ pub(crate) async fn recover(
     Authenticated(caller): Authenticated,
     Path(project): Path<String>,
 ) -> Result<Json<ProjectRecovered>, ApiError> {
+    caller.require_all_projects()?;
     let mut tx = service.db.begin().await?;
-    projects::lock_deleted(&mut tx, &caller.orgs, &project).await?;
+    projects::lock_deleted(&mut tx, &caller.reach, &project).await?;
     projects::mark_recovered(&mut tx, &project).await?;
     for endpoint in projects::endpoints(&mut *tx, &project).await? {
         operations::schedule(&mut tx, &endpoint, &[Action::StartCompute]).await?;
     }
-    let row = projects::get(&mut *tx, &caller.orgs, &project).await?;
+    let row = projects::get(&mut *tx, &caller.reach, &project).await?;
     let branches = projects::branches(&mut *tx, &project).await?;
     tx.commit().await?;
     worker::spawn(&service, &project, None);

@@ -40,7 +40,7 @@ pub(crate) async fn list(
     Authenticated(caller): Authenticated,
     Path((project, branch)): Path<(String, String)>,
 ) -> Result<Json<Roles>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let branch = projects::branch(&service.db, &project, &branch).await?;
     let rows = objects::roles(&service.db, &branch.id).await?;
     Ok(Json(Roles { roles: rows.iter().map(Into::into).collect() }))
@@ -51,7 +51,7 @@ pub(crate) async fn get(
     Authenticated(caller): Authenticated,
     Path((project, branch, role)): Path<(String, String, String)>,
 ) -> Result<Json<RoleBody>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let row = find(&service, &project, &branch, &role).await?;
     Ok(Json(RoleBody { role: (&row).into() }))
 }
@@ -61,7 +61,7 @@ pub(crate) async fn reveal_password(
     Authenticated(caller): Authenticated,
     Path((project, branch, role)): Path<(String, String, String)>,
 ) -> Result<Json<RolePassword>, ApiError> {
-    projects::get(&service.db, &caller.orgs, &project).await?;
+    projects::get(&service.db, &caller.reach, &project).await?;
     let row = find(&service, &project, &branch, &role).await?;
     let password = objects::password(&service.db, row.id).await?.ok_or_else(no_password)?;
     Ok(Json(RolePassword { password }))
@@ -80,7 +80,7 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<RoleOperations>), ApiError> {
     provision::check_role_name(&wish.name).map_err(ApiError::bad_request)?;
     let mut tx = service.db.begin().await?;
-    let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let project = projects::lock(&mut tx, &caller.reach, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
     let secret = (!wish.no_login).then(|| new_secret(project.store_passwords));
     let already = || ApiError::conflict(format!("role \"{}\" already exists", wish.name));
@@ -107,7 +107,7 @@ pub(crate) async fn reset_password(
     Path((project, branch, role)): Path<(String, String, String)>,
 ) -> Result<Json<RoleOperations>, ApiError> {
     let mut tx = service.db.begin().await?;
-    let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let project = projects::lock(&mut tx, &caller.reach, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
     let row = objects::role(&mut *tx, &branch.id, &role).await?.ok_or_else(|| ApiError::not_found("role"))?;
     if row.no_login {
@@ -130,7 +130,7 @@ pub(crate) async fn delete(
     Path((project, branch, role)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
     let mut tx = service.db.begin().await?;
-    let project = projects::lock(&mut tx, &caller.orgs, &project).await?;
+    let project = projects::lock(&mut tx, &caller.reach, &project).await?;
     let branch = projects::branch(&mut *tx, &project.id, &branch).await?;
     let Some(row) = objects::role(&mut *tx, &branch.id, &role).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());

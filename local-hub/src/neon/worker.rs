@@ -36,6 +36,8 @@ pub enum OperationError {
     Sql(#[from] sqlx::Error),
     #[error("the operation is unknown to this version of psn")]
     UnknownAction,
+    #[error("a test asked for this failure")]
+    Asked,
 }
 
 /// Told as soon as the project's cluster exists, or why it does not.
@@ -126,7 +128,8 @@ async fn with_attempts(
         };
         operations::count_failure(db, operation.id, &error.to_string()).await?;
         // A cluster that cannot be made (no Postgres, a full disk) is not made by trying again.
-        if attempt == ATTEMPTS || action == Action::CreateTimeline {
+        let is_final = matches!(error, OperationError::Asked);
+        if is_final || attempt == ATTEMPTS || action == Action::CreateTimeline {
             return Err(error);
         }
         attempt += 1;
@@ -147,6 +150,9 @@ async fn perform(
     action: Action,
 ) -> Result<(), OperationError> {
     let project = &operation.project_id;
+    if service.faults.fails(action) {
+        return Err(OperationError::Asked);
+    }
     match action {
         Action::CreateTimeline => {
             let cluster = service.clusters.create(project).await?;

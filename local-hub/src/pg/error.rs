@@ -15,6 +15,8 @@ pub enum PgError {
     NoAccount { tried: Vec<String> },
     #[error("{} (mode {mode:o}) cannot be entered by account {uid}, which runs Postgres because psn runs as root", path.display())]
     NotEnterable { path: PathBuf, mode: u32, uid: u32 },
+    #[error("the pooler of {id} did not start; its log says: {log}")]
+    PoolerFailed { id: String, log: String },
     #[error("port {port} of {what} is taken{}", holder.as_deref().map(|h| format!(" by {h}")).unwrap_or_default())]
     PortTaken { what: String, port: u16, holder: Option<String> },
     #[error("no free port between {from} and {to} on 127.0.0.1")]
@@ -66,6 +68,7 @@ impl PgError {
             PgError::WrongMajor { .. } => "local.postgres-wrong-major",
             PgError::NoAccount { .. } => "local.no-account",
             PgError::NotEnterable { .. } => "local.folder-not-enterable",
+            PgError::PoolerFailed { .. } => "local.pooler-start",
             PgError::PortTaken { .. } => "local.port-taken",
             PgError::NoFreePort { .. } => "local.no-free-port",
             PgError::UnusablePath { .. } => "local.path-unusable",
@@ -104,6 +107,7 @@ impl PgError {
             ],
             PgError::NoAccount { .. } => s(&["useradd --system psn", "run psn as an ordinary user"]),
             PgError::NotEnterable { .. } => s(&["PSN_HOME=/var/lib/psn psn local up"]),
+            PgError::PoolerFailed { .. } => s(&["psn local logs", "PSN_PGBOUNCER=off psn local up"]),
             PgError::PortTaken { .. } => s(&["psn local up --new-ports"]),
             PgError::NoFreePort { .. } => s(&["psn local down", "psn local up"]),
             PgError::UnusablePath { .. } | PgError::SocketDir { .. } => {

@@ -7,6 +7,7 @@
 //! place.rs       the folder of a cluster               port.rs    free and taken ports
 //! binaries.rs    which Postgres                        scram.rs   password verifiers
 //! account.rs     which account                         process.rs who runs
+//! pooler.rs      the pooled port: pgbouncer
 //! ```
 mod account;
 mod binaries;
@@ -14,6 +15,7 @@ mod config;
 mod error;
 mod init;
 mod place;
+mod pooler;
 pub(crate) mod port;
 mod process;
 mod scram;
@@ -35,10 +37,12 @@ pub use binaries::Layer;
 use binaries::Search;
 use config::Network;
 pub use error::PgError;
+pub use pooler::PoolerChoice;
 use init::{Init, blocking};
 use place::{Place, Record};
 pub(crate) use process::{alive, signal};
 pub use scram::scram_verifier;
+use server::Running;
 use tls::Tls;
 
 /// The superuser of every cluster, as on Neon. It can log in over the private socket only.
@@ -64,6 +68,7 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct PgOptions {
     /// The folder with `postgres` and `initdb`. Without it PSN_PG_BIN, then what the system has.
     pub bin: Option<PathBuf>,
+    pub pooler: PoolerChoice,
 }
 
 /// The clusters of one Home. Cheap to clone.
@@ -95,6 +100,8 @@ pub struct ClusterInfo {
     pub id: String,
     /// On 127.0.0.1 with TLS; of the control cluster only a part of the socket's name.
     pub port: u16,
+    /// Of the pooler in front of it, where there is one.
+    pub pooler_port: Option<u16>,
     pub socket_dir: PathBuf,
     pub major: u32,
     pub pid: u32,
@@ -120,8 +127,10 @@ pub(crate) struct Summary {
     pub(crate) id: String,
     pub(crate) major: Option<u32>,
     pub(crate) port: Option<u16>,
+    pub(crate) pooler_port: Option<u16>,
     pub(crate) running: bool,
     pub(crate) log: PathBuf,
+    pub(crate) pooler_log: PathBuf,
 }
 
 impl Clusters {
@@ -167,6 +176,7 @@ impl Clusters {
         let place = self.place(id)?;
         let _lock = self.lock(id).await?;
         self.running().remove(id);
+        pooler::stop(&place).await;
         server::stop(&place).await?;
         Ok(())
     }
@@ -178,6 +188,7 @@ impl Clusters {
         let lock = self.lock(id).await?;
         self.running().remove(id);
         if place.dir.exists() {
+            pooler::stop(&place).await;
             server::stop(&place).await?;
             let pg_dir = self.inner.pg_dir.clone();
             blocking(move || {
@@ -219,14 +230,18 @@ impl Clusters {
                 _ = certificate.tick() => true,
                 _ = servers.tick() => false,
             };
+            let pools = |info: &ClusterInfo| {
+                info.pooler_port.is_none() || self.place(&info.id).is_ok_and(|place| pooler::runs(&place))
+            };
+            let running: Vec<ClusterInfo> = self.running().values().cloned().collect();
             let known: Vec<(String, bool)> =
-                self.running().values().map(|info| (info.id.clone(), alive(info.pid))).collect();
+                running.iter().map(|info| (info.id.clone(), alive(info.pid) && pools(info))).collect();
             for (id, alive) in known {
                 if alive && !renew {
                     continue;
                 }
                 if !alive {
-                    tracing::warn!(cluster = %id, "Postgres is gone; starting it again");
+                    tracing::warn!(cluster = %id, "Postgres or its pooler is gone; starting it again");
                 }
                 // Attaching also makes a running server load a renewed certificate.
                 if let Err(e) = self.bring_up_known(&id).await {
@@ -270,7 +285,7 @@ impl Clusters {
         if let (Some(major), Some(running)) =
             (major, server::attach(&place, network(recorded.map_or(0, |r| r.port))).await?)
         {
-            return Ok(self.remember(&place, running, major));
+            return self.pooled(&place, &tls, running, major).await;
         }
 
         let search = Search::new(inner.options.bin.clone(), inner.account);
@@ -302,20 +317,82 @@ impl Clusters {
                 other => break other?,
             }
         };
-        Ok(self.remember(&place, running, binaries.major))
+        self.pooled(&place, &tls, running, binaries.major).await
+    }
+
+    /// A cluster whose pooler does not start is of use without it: its pooled address is then the direct one.
+    async fn pooled(&self, place: &Place, tls: &Tls, running: Running, major: u32) -> Result<ClusterInfo, PgError> {
+        let program = if place.id == CONTROL { None } else { pooler::find(&self.inner.options.pooler) };
+        let pooler_port = match program {
+            None => {
+                pooler::stop(place).await;
+                None
+            }
+            Some(program) => match self.pool(&program, place, tls, running.port).await {
+                Ok(port) => Some(port),
+                // Only a person can free the port, and connection strings with it are dead until then.
+                Err(error @ PgError::PortTaken { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::error!(cluster = %place.id, code = error.code(), "{error}");
+                    None
+                }
+            },
+        };
+        Ok(self.remember(place, running, pooler_port, major))
+    }
+
+    async fn pool(&self, program: &Path, place: &Place, tls: &Tls, server_port: u16) -> Result<u16, PgError> {
+        let mut tries = 0;
+        loop {
+            let recorded = place.record()?.and_then(|record| record.pooler_port);
+            let port = match recorded {
+                Some(port) => port,
+                None => self.record_pooler_port(place, server_port).await?,
+            };
+            let pooled = pooler::Pooled {
+                place,
+                tls,
+                account: self.inner.account,
+                server_port,
+                port,
+                password: &self.inner.password,
+            };
+            match pooler::ensure(program, &pooled).await {
+                // Nobody was told this port yet, so another one is as good.
+                Err(PgError::PortTaken { .. }) if recorded.is_none() && tries < PORT_TRIES => {
+                    tries += 1;
+                    place.write_record(Record { port: server_port, pooler_port: None })?;
+                }
+                other => return other.map(|()| port),
+            }
+        }
+    }
+
+    async fn record_pooler_port(&self, place: &Place, server_port: u16) -> Result<u16, PgError> {
+        let _short = self.short_lock("ports.lock").await?;
+        let port = port::free(&recorded_ports(&self.inner.pg_dir))?;
+        place.write_record(Record { port: server_port, pooler_port: Some(port) })?;
+        Ok(port)
+    }
+
+    /// The cluster that has this port, direct or pooled; it need not run.
+    pub(crate) fn id_of_port(&self, port: u16) -> Option<String> {
+        let has = |place: &Place| place.record().ok().flatten().is_some_and(|record| record.ports().any(|p| p == port));
+        place::all(&self.inner.pg_dir).into_iter().find(|place| place.id != CONTROL && has(place)).map(|place| place.id)
     }
 
     async fn record_port(&self, place: &Place) -> Result<u16, PgError> {
         let _short = self.short_lock("ports.lock").await?;
         let port = port::free(&recorded_ports(&self.inner.pg_dir))?;
-        place.write_record(Record { port })?;
+        place.write_record(Record { port, pooler_port: None })?;
         Ok(port)
     }
 
-    fn remember(&self, place: &Place, running: server::Running, major: u32) -> ClusterInfo {
+    fn remember(&self, place: &Place, running: Running, pooler_port: Option<u16>, major: u32) -> ClusterInfo {
         let info = ClusterInfo {
             id: place.id.clone(),
             port: running.port,
+            pooler_port,
             socket_dir: place.socket_dir(),
             major,
             pid: running.pid,
@@ -394,8 +471,10 @@ pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
         .map(|place| Summary {
             major: place.major().ok().flatten(),
             port: place.record().ok().flatten().map(|r| r.port),
+            pooler_port: place.record().ok().flatten().and_then(|r| r.pooler_port).filter(|_| pooler::runs(&place)),
             running: server::runs(&place),
             log: place.log(),
+            pooler_log: pooler::log_file(&place),
             id: place.id,
         })
         .collect()
@@ -404,7 +483,12 @@ pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
 /// The ports of all clusters, also those that do not run.
 pub(crate) fn recorded_ports(pg_dir: &Path) -> BTreeSet<u16> {
     let places = place::all(pg_dir);
-    places.iter().filter_map(|p| p.record().ok().flatten()).map(|r| r.port).collect()
+    places.iter().filter_map(|p| p.record().ok().flatten()).flat_map(Record::ports).collect()
+}
+
+/// What the pooled ports of a Home are answered by; None where pooled is direct.
+pub(crate) fn pooler_version() -> Option<String> {
+    pooler::version(&pooler::find(&PoolerChoice::Find)?)
 }
 
 /// New numbers for recorded ports that strangers listen on. For a Home whose daemon does not run.
@@ -443,7 +527,8 @@ async fn stop_all(pg_dir: &Path) -> Result<bool, PgError> {
         let locks = pg_dir.join(LOCKS);
         let stopped = async {
             let _lock = lock(&locks.join(format!("{}.lock", place.id)), CLUSTER_PATIENCE).await?;
-            server::stop(place).await
+            let pooled = pooler::stop(place).await;
+            Ok::<_, PgError>(server::stop(place).await? || pooled)
         };
         match stopped.await {
             Ok(ran) => any |= ran,

@@ -28,9 +28,18 @@ const LONGEST_SOCKET_NAME: &str = "/.s.PGSQL.65535";
 const ID_MAX: usize = 63;
 
 /// What is recorded of a cluster.
-#[derive(Serialize, Deserialize, Clone, Copy)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) port: u16,
+    /// Of the pooler; kept where there is none, so that connection strings stay true when one is there again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pooler_port: Option<u16>,
+}
+
+impl Record {
+    pub(crate) fn ports(self) -> impl Iterator<Item = u16> {
+        std::iter::once(self.port).chain(self.pooler_port)
+    }
 }
 
 #[derive(Clone)]
@@ -165,10 +174,17 @@ pub(crate) fn renew_taken_port(place: &Place, reserved: &std::collections::BTree
     let Some(record) = place.record()? else {
         return Ok(());
     };
-    if port::is_free(record.port) || !place.mark.processes().is_empty() {
+    if !place.mark.processes().is_empty() || super::pooler::runs(place) {
         return Ok(());
     }
-    place.write_record(Record { port: port::free(reserved)? })
+    let mut reserved = reserved.clone();
+    let mut renewed = |port: u16| {
+        let port = if port::is_free(port) { port } else { port::free(&reserved)? };
+        reserved.insert(port);
+        Ok::<_, PgError>(port)
+    };
+    let fresh = Record { port: renewed(record.port)?, pooler_port: record.pooler_port.map(&mut renewed).transpose()? };
+    if fresh == record { Ok(()) } else { place.write_record(fresh) }
 }
 
 #[cfg(test)]

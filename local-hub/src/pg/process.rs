@@ -25,8 +25,14 @@ impl Mark {
         Mark { postmaster: format!(" -D {config_dir}"), child: format!("postgres: {cluster_name}: ") }
     }
 
+    /// A program told by its last argument alone.
+    pub(crate) fn of_last_argument(argument: &str) -> Mark {
+        Mark { postmaster: format!(" {argument}"), child: String::new() }
+    }
+
     fn fits(&self, process: &Process) -> bool {
-        !process.zombie && (process.command.ends_with(&self.postmaster) || process.command.starts_with(&self.child))
+        let is_child = !self.child.is_empty() && process.command.starts_with(&self.child);
+        !process.zombie && (process.command.ends_with(&self.postmaster) || is_child)
     }
 
     /// Whether `pid` lives and is this cluster's. A zombie is dead: it still answers kill(pid, 0), and Postgres would

@@ -11,7 +11,7 @@ async fn a_project_that_cannot_be_made_is_not_there() {
     let mut hub = Hub::start().await;
     // The same Home, with a folder that holds no Postgres.
     let empty = tempfile::tempdir().unwrap();
-    let options = PgOptions { bin: Some(empty.path().to_owned()) };
+    let options = PgOptions { bin: Some(empty.path().to_owned()), ..PgOptions::default() };
     let clusters = Clusters::open(hub.home.path(), options).unwrap();
     hub.restart(clusters).await;
 

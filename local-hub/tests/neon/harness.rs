@@ -20,6 +20,9 @@ use super::schemas;
 /// Only keeps a broken hub from hanging a test for ever.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// For the tests that ask for faults.
+pub(crate) const FAULTS: &str = "a-token-for-faults-that-nobody-guesses";
+
 pub(crate) struct Hub {
     pub(crate) clusters: Clusters,
     pub(crate) db: PgPool,
@@ -66,6 +69,17 @@ impl Hub {
     /// As another daemon would see this Home.
     pub(crate) fn reopened(&self) -> Clusters {
         open(self.home.path())
+    }
+
+    /// Asks for a fault.
+    pub(crate) async fn fault(&self, wish: Value) {
+        let url = format!("http://{}/__psn/faults", self.address);
+        let reply = self.client.post(url).bearer_auth(FAULTS).json(&wish).send().await.expect("an answer");
+        assert_eq!(reply.status(), 204, "{wish}: {}", reply.text().await.unwrap_or_default());
+    }
+
+    pub(crate) fn client(&self) -> (&reqwest::Client, String) {
+        (&self.client, format!("http://{}", self.address))
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -207,6 +221,7 @@ pub(crate) fn context(db: &PgPool, clusters: &Clusters, key: &str) -> NeonContex
         clusters: clusters.clone(),
         api_key: key.to_owned(),
         origin: "http://127.0.0.1/".parse().expect("a URL"),
+        test_token: Some(FAULTS.to_owned()),
     }
 }
 

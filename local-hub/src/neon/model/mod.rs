@@ -1,11 +1,13 @@
 //! The replies, field by field as Neon's API v2 names them. What a local hub does not have (billing, quotas, consumption) is zero.
 mod account;
 mod branch;
+mod key;
 mod operation;
 mod project;
 
-pub(crate) use account::{AuthDetails, CurrentUser, Organizations, Region, Regions};
+pub(crate) use account::{AuthDetails, CurrentUser, OrganizationBody, Organizations, Region, Regions};
 pub(crate) use branch::*;
+pub(crate) use key::{KeyCreated, KeyItem, KeyRevoked};
 pub(crate) use operation::{Operation, OperationBody, OperationList, Pagination};
 pub(crate) use project::*;
 

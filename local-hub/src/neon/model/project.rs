@@ -149,7 +149,7 @@ impl From<&ProjectRow> for ProjectListItem {
 #[derive(Serialize)]
 pub(crate) struct ProjectList {
     pub(crate) projects: Vec<ProjectListItem>,
-    pub(crate) unavailable_project_ids: [String; 0],
+    pub(crate) unavailable_project_ids: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pagination: Option<Pagination>,
     #[serde(skip_serializing_if = "Option::is_none")]

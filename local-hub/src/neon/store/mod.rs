@@ -1,4 +1,5 @@
 //! SQL on the control database: the account and its keys here, the rest by what it is about.
+pub(crate) mod keys;
 pub(crate) mod objects;
 pub(crate) mod operations;
 pub(crate) mod projects;
@@ -10,7 +11,7 @@ use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use uuid::Uuid;
 
-use super::auth::{Caller, KeyKind};
+use super::auth::{Caller, KeyKind, Reach};
 use super::ids;
 
 /// Keeps its own table inside the service's schema, so that the services' migrations do not see each other.
@@ -84,20 +85,20 @@ pub(crate) async fn ensure_account(db: &PgPool, key_digest: &[u8; 32]) -> Result
 }
 
 pub(crate) async fn caller(db: &PgPool, key_digest: &[u8; 32]) -> Result<Option<Caller>, sqlx::Error> {
-    let row: Option<(i64, Uuid, bool, Vec<String>)> = sqlx::query_as(
+    let row: Option<(i64, Uuid, bool, Vec<String>, Option<String>)> = sqlx::query_as(
         "SELECT k.id, k.account_id, k.kind = 'organization',
                 ARRAY(SELECT o.id FROM neon.organizations o
-                      WHERE o.account_id = k.account_id AND (k.org_id IS NULL OR o.id = k.org_id) ORDER BY o.id)
+                      WHERE o.account_id = k.account_id AND (k.org_id IS NULL OR o.id = k.org_id) ORDER BY o.id), k.project_id
          FROM neon.api_keys k WHERE k.digest = $1",
     )
     .bind(key_digest.as_slice())
     .fetch_optional(db)
     .await?;
-    Ok(row.map(|(key_id, account_id, organization, orgs)| Caller {
+    Ok(row.map(|(key_id, account_id, organization, orgs, project)| Caller {
         key_id,
         account_id,
         kind: if organization { KeyKind::Organization } else { KeyKind::Personal },
-        orgs,
+        reach: Reach { orgs, project },
     }))
 }
 

@@ -2,6 +2,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
+use crate::neon::auth::Reach;
 use crate::neon::error::ApiError;
 
 /// How long a deleted project can be had back, as on Neon.
@@ -76,6 +77,8 @@ pub(crate) struct ComputeLimits {
 /// Which projects a list is about.
 pub(crate) struct Listing<'a> {
     pub(crate) org_id: &'a str,
+    /// The only one that may be in it.
+    pub(crate) project: Option<&'a str>,
     pub(crate) search: Option<&'a str>,
     pub(crate) recoverable: bool,
     pub(crate) after: Option<i64>,
@@ -116,6 +119,7 @@ pub(crate) async fn list(db: &PgPool, listing: &Listing<'_>) -> Result<Vec<Proje
         "WHERE p.org_id = $1 AND NOT p.abandoned AND p.seq > $2
            AND (strpos(lower(p.name), lower($3)) > 0 OR strpos(p.id, lower($3)) > 0)
            AND CASE WHEN $4 THEN p.recoverable_until > now() ELSE p.deleted_at IS NULL END
+           AND ($6::text IS NULL OR p.id = $6)
          ORDER BY p.seq LIMIT $5"
     ))
     .bind(listing.org_id)
@@ -123,29 +127,32 @@ pub(crate) async fn list(db: &PgPool, listing: &Listing<'_>) -> Result<Vec<Proje
     .bind(listing.search.unwrap_or(""))
     .bind(listing.recoverable)
     .bind(listing.limit)
+    .bind(listing.project)
     .fetch_all(db)
     .await
 }
 
 /// A project that the caller may see and that is not deleted.
-pub(crate) async fn get(db: impl PgExecutor<'_>, orgs: &[String], id: &str) -> Result<ProjectRow, ApiError> {
+pub(crate) async fn get(db: impl PgExecutor<'_>, reach: &Reach, id: &str) -> Result<ProjectRow, ApiError> {
     sqlx::query_as(select_projects!(
-        "WHERE p.id = $1 AND p.org_id = ANY($2) AND NOT p.abandoned AND p.deleted_at IS NULL"
+        "WHERE p.id = $1 AND p.org_id = ANY($2) AND ($3::text IS NULL OR p.id = $3) AND NOT p.abandoned AND p.deleted_at IS NULL"
     ))
     .bind(id)
-    .bind(orgs)
+    .bind(&reach.orgs)
+    .bind(&reach.project)
     .fetch_optional(db)
     .await?
     .ok_or_else(|| ApiError::not_found("project"))
 }
 
 /// The same, held against every other change until the transaction ends. 423 while an operation is under way.
-pub(crate) async fn lock(tx: &mut PgConnection, orgs: &[String], id: &str) -> Result<ProjectRow, ApiError> {
+pub(crate) async fn lock(tx: &mut PgConnection, reach: &Reach, id: &str) -> Result<ProjectRow, ApiError> {
     let project = sqlx::query_as(select_projects!(
-        "WHERE p.id = $1 AND p.org_id = ANY($2) AND NOT p.abandoned AND p.deleted_at IS NULL FOR UPDATE OF p"
+        "WHERE p.id = $1 AND p.org_id = ANY($2) AND ($3::text IS NULL OR p.id = $3) AND NOT p.abandoned AND p.deleted_at IS NULL FOR UPDATE OF p"
     ))
     .bind(id)
-    .bind(orgs)
+    .bind(&reach.orgs)
+    .bind(&reach.project)
     .fetch_optional(&mut *tx)
     .await?
     .ok_or_else(|| ApiError::not_found("project"))?;
@@ -154,12 +161,13 @@ pub(crate) async fn lock(tx: &mut PgConnection, orgs: &[String], id: &str) -> Re
 }
 
 /// A deleted project that can still be had back, held like [`lock`].
-pub(crate) async fn lock_deleted(tx: &mut PgConnection, orgs: &[String], id: &str) -> Result<ProjectRow, ApiError> {
+pub(crate) async fn lock_deleted(tx: &mut PgConnection, reach: &Reach, id: &str) -> Result<ProjectRow, ApiError> {
     let project = sqlx::query_as(select_projects!(
-        "WHERE p.id = $1 AND p.org_id = ANY($2) AND NOT p.abandoned AND p.recoverable_until > now() FOR UPDATE OF p"
+        "WHERE p.id = $1 AND p.org_id = ANY($2) AND ($3::text IS NULL OR p.id = $3) AND NOT p.abandoned AND p.recoverable_until > now() FOR UPDATE OF p"
     ))
     .bind(id)
-    .bind(orgs)
+    .bind(&reach.orgs)
+    .bind(&reach.project)
     .fetch_optional(&mut *tx)
     .await?
     .ok_or_else(|| ApiError::not_found("project"))?;
@@ -178,6 +186,14 @@ async fn is_operating(tx: &mut PgConnection, id: &str) -> Result<bool, sqlx::Err
     .bind(id)
     .fetch_one(tx)
     .await
+}
+
+/// Whether there is such a project, for anybody.
+pub(crate) async fn is_there(db: impl PgExecutor<'_>, id: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM neon.projects WHERE id = $1 AND NOT abandoned AND deleted_at IS NULL)")
+        .bind(id)
+        .fetch_one(db)
+        .await
 }
 
 /// Holds a project like [`lock`], for the daemon itself. Says whether no operation is under way.
