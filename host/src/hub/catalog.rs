@@ -10,6 +10,13 @@ struct Question {
     sql: &'static str,
 }
 
+/// People's data, and psn's own records of it. What migrations ran is for their owner alone: no role has a right to it.
+macro_rules! our_tables {
+    () => {
+        "(c.relnamespace = 'public'::regnamespace OR (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'psn') AND c.relname <> 'migrations'))"
+    };
+}
+
 /// The roles that psn makes: none may be able to widen its own rights, or to see past row-level security.
 macro_rules! our_roles {
     () => {
@@ -21,25 +28,29 @@ const QUESTIONS: &[Question] = &[
     Question {
         check: "rls.enabled",
         pass: "Row-level security is on and forced on every table",
-        sql: "SELECT format('%s: row-level security is %s', c.relname, CASE WHEN c.relrowsecurity THEN 'not forced' ELSE 'off' END)
+        sql: concat!(
+            "SELECT format('%s: row-level security is %s', c.relname, CASE WHEN c.relrowsecurity THEN 'not forced' ELSE 'off' END)
               FROM pg_catalog.pg_class c
-              WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
-              ORDER BY 1",
+              WHERE ", our_tables!(), " AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+              ORDER BY 1"
+        ),
     },
     Question {
         check: "rls.policies",
         pass: "Every right of psn_app has a policy",
-        sql: "SELECT format('%s: psn_app may %s, and no policy says which rows', c.relname, g.privilege_type)
+        sql: concat!(
+            "SELECT format('%s: psn_app may %s, and no policy says which rows', c.relname, g.privilege_type)
               FROM pg_catalog.pg_class c
               CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
-              WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+              WHERE ", our_tables!(), " AND c.relkind IN ('r', 'p')
                 AND g.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = 'psn_app')
                 AND g.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
                 AND NOT EXISTS (
                     SELECT FROM pg_catalog.pg_policy p
                     WHERE p.polrelid = c.oid AND (g.grantee = ANY (p.polroles) OR 0 = ANY (p.polroles))
                       AND p.polcmd = CASE g.privilege_type WHEN 'SELECT' THEN 'r'::\"char\" WHEN 'INSERT' THEN 'a' WHEN 'UPDATE' THEN 'w' ELSE 'd' END)
-              ORDER BY 1",
+              ORDER BY 1"
+        ),
     },
     Question {
         check: "rls.indexes",
@@ -128,7 +139,7 @@ const QUESTIONS: &[Question] = &[
              FROM pg_catalog.pg_class c
              CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
              LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
-             WHERE c.relnamespace = 'public'::regnamespace
+             WHERE ", our_tables!(), "
                AND (g.grantee = 0 OR (", our_roles!(), " AND (g.privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE') OR g.is_grantable)))
              UNION ALL
              SELECT format('schema public: %s may create in it', coalesce(r.rolname, 'everyone'))
