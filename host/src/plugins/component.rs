@@ -20,9 +20,34 @@ pub const MAX_BODY_BYTES: usize = 512 << 10;
 /// The most instantiations of core modules that are written down in one component. A shared-library guest has about 30.
 pub const MAX_CORE_INSTANTIATIONS: u32 = 128;
 
+/// How deep modules and components may lie in each other. wit-component nests twice.
+pub const MAX_NESTING: u32 = 8;
+
+/// The most types of one component, all levels together. The contract with WASI has about 1,500.
+pub const MAX_TYPES: u32 = 20_000;
+
+/// The most imports, and the most exports, of one component, its modules included. An interpreter has some hundred.
+pub const MAX_IMPORTS: u32 = 5_000;
+
+/// Bytes of custom sections, all together: names of functions, and what tools left. A debug build's DWARF is not for production.
+pub const MAX_CUSTOM_BYTES: u64 = 16 << 20;
+
+/// The most data segments, and the most element segments, of one component. Each is looked at in each instantiation.
+pub const MAX_SEGMENTS: u32 = 20_000;
+
+/// The most globals of one component. A shared-library guest has some hundred.
+pub const MAX_GLOBALS: u32 = 20_000;
+
 /// The most instantiations of nested components. Each may itself instantiate others twice, so that compilation can grow
 /// exponentially with their number; a component of one of our worlds needs one.
 pub const MAX_COMPONENT_INSTANTIATIONS: u32 = 16;
+
+/// Bytes that all memories of one component begin with, together, as its modules declare them. What a call may use is limited apart;
+/// this is what compilation may prepare an image of.
+pub const MAX_INITIAL_MEMORY: u64 = 1 << 30;
+
+/// A page of linear memory, in bytes.
+const PAGE_BYTES: u64 = 64 << 10;
 
 /// The package of the contract, as imports name it.
 const PACKAGE: &str = "psn:plugin/";
@@ -70,8 +95,9 @@ pub enum ComponentError {
     Manifest(#[from] ManifestError),
     #[error("the component imports {import}, which is not part of the contract")]
     UnknownImport { import: String },
-    #[error("the component imports {import}; this psn speaks {PACKAGE}*@{CONTRACT_VERSION}")]
-    OtherVersion { import: String },
+    /// An import or export of another version of the contract.
+    #[error("the component has {name}; this psn speaks {PACKAGE}*@{CONTRACT_VERSION}")]
+    OtherVersion { name: String },
     #[error("the component imports {import}, but its manifest asks for nothing of it")]
     NotGranted { import: String, line: &'static str },
     #[error("the manifest says world {world}, but the component does not export {export}")]
@@ -111,6 +137,7 @@ impl From<&ComponentError> for CodedError {
                     "Embed plugin.toml once: the SDK's export macro does so, or add it as the custom section `psn:manifest`.",
                 ],
             ),
+            E::Manifest(ManifestError::OtherWorld { world }) => other_version(world, message),
             E::Manifest(_) => CodedError::new(
                 "plugin.manifest-invalid",
                 message,
@@ -123,13 +150,7 @@ impl From<&ComponentError> for CodedError {
                     "Remove what needs {import}: a plugin can import the interfaces of the package psn:plugin only (wit/ in psn's repository)."
                 )],
             ),
-            E::OtherVersion { .. } => CodedError::new(
-                "plugin.contract-version",
-                message,
-                [format!(
-                    "Build the plugin against version {CONTRACT_VERSION} of wit/, or use a psn that speaks the plugin's version."
-                )],
-            ),
+            E::OtherVersion { name } => other_version(name, message),
             E::NotGranted { line, .. } => {
                 CodedError::new("plugin.import-not-granted", message, [format!("Add to plugin.toml: {line}")])
             }
@@ -140,6 +161,22 @@ impl From<&ComponentError> for CodedError {
             ),
         }
     }
+}
+
+/// Which psn it takes: the plugin's contract and psn's may differ either way.
+fn other_version(name: &str, message: String) -> CodedError {
+    let version = name.rsplit_once('@').map_or(name, |(_, version)| version);
+    let numbers = |v: &str| v.split('.').map(|n| n.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+    let this = env!("CARGO_PKG_VERSION");
+    let fix = match (numbers(version), numbers(CONTRACT_VERSION)) {
+        (Some(needs), Some(speaks)) if needs < speaks => format!(
+            "Build the plugin again against {PACKAGE}*@{CONTRACT_VERSION}, which psn {this} speaks: it is made for an earlier psn, of {PACKAGE}*@{version}."
+        ),
+        _ => format!(
+            "Install a psn that speaks {PACKAGE}*@{version}; this is psn {this}, which speaks {PACKAGE}*@{CONTRACT_VERSION}. Or get the plugin built for that."
+        ),
+    };
+    CodedError::new("plugin.contract-version", message, [fix])
 }
 
 /// Everything that can be said about a component without compiling it; an error where it must not run.
@@ -177,6 +214,14 @@ fn scan(bytes: &[u8]) -> Result<Scan<'_>, ComponentError> {
     let mut functions = Counter::new("functions", MAX_FUNCTIONS.into());
     let mut core_instances = Counter::new("instantiations of core modules", MAX_CORE_INSTANTIATIONS.into());
     let mut instances = Counter::new("instantiations of components", MAX_COMPONENT_INSTANTIATIONS.into());
+    let mut types = Counter::new("types", MAX_TYPES.into());
+    let mut imported = Counter::new("imports", MAX_IMPORTS.into());
+    let mut exported = Counter::new("exports", MAX_IMPORTS.into());
+    let mut data = Counter::new("data segments", MAX_SEGMENTS.into());
+    let mut elements = Counter::new("element segments", MAX_SEGMENTS.into());
+    let mut globals = Counter::new("globals", MAX_GLOBALS.into());
+    let mut custom = Counter::new("bytes of custom sections", MAX_CUSTOM_BYTES);
+    let mut memory = Counter::new("bytes of initial memory", MAX_INITIAL_MEMORY);
     // What lies in nested modules and components is not the component's own.
     let mut depth = 0usize;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -184,17 +229,46 @@ fn scan(bytes: &[u8]) -> Result<Scan<'_>, ComponentError> {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
                 return Err(ComponentError::NotAComponent { what: "a core WebAssembly module" });
             }
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                depth += 1;
+                if depth > MAX_NESTING as usize {
+                    return Err(ComponentError::TooCostly {
+                        what: "levels of nesting",
+                        found: depth as u64,
+                        limit: MAX_NESTING.into(),
+                    });
+                }
+            }
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::CustomSection(section) if section.name() == SECTION => found.manifests.push(section.data()),
-            Payload::ComponentImportSection(section) if depth == 0 => {
-                for import in section {
+            Payload::CustomSection(section) => {
+                custom.add(section.data().len() as u64)?;
+                if section.name() == SECTION {
+                    found.manifests.push(section.data());
+                }
+            }
+            Payload::ComponentImportSection(section) => {
+                imported.add(section.count().into())?;
+                for import in section.into_iter().take_while(|_| depth == 0) {
                     found.imports.push(import.map_err(invalid)?.name.name.to_owned());
                 }
             }
-            Payload::ComponentExportSection(section) if depth == 0 => {
-                for export in section {
+            Payload::ComponentExportSection(section) => {
+                exported.add(section.count().into())?;
+                for export in section.into_iter().take_while(|_| depth == 0) {
                     found.exports.push(export.map_err(invalid)?.name.name.to_owned());
+                }
+            }
+            Payload::ImportSection(section) => imported.add(section.count().into())?,
+            Payload::ExportSection(section) => exported.add(section.count().into())?,
+            Payload::TypeSection(section) => types.add(section.count().into())?,
+            Payload::CoreTypeSection(section) => types.add(section.count().into())?,
+            Payload::ComponentTypeSection(section) => types.add(section.count().into())?,
+            Payload::DataSection(section) => data.add(section.count().into())?,
+            Payload::ElementSection(section) => elements.add(section.count().into())?,
+            Payload::GlobalSection(section) => globals.add(section.count().into())?,
+            Payload::MemorySection(section) => {
+                for declared in section {
+                    memory.add(declared.map_err(invalid)?.initial.saturating_mul(PAGE_BYTES))?;
                 }
             }
             Payload::CodeSectionStart { count, .. } => functions.add(count.into())?,
@@ -240,7 +314,7 @@ impl Counter {
     }
 
     fn add(&mut self, n: u64) -> Result<(), ComponentError> {
-        self.found += n;
+        self.found = self.found.saturating_add(n);
         if self.found > self.limit {
             return Err(ComponentError::TooCostly { what: self.what, found: self.found, limit: self.limit });
         }
@@ -265,6 +339,10 @@ fn check_world(manifest: &Manifest, exports: &[String]) -> Result<(), ComponentE
     let export = world_export(manifest.world());
     if exports.contains(&export) {
         return Ok(());
+    }
+    let unversioned = export.split_once('@').map_or(export.as_str(), |(interface, _)| interface);
+    if let Some(other) = exports.iter().find(|e| e.split_once('@').is_some_and(|(i, _)| i == unversioned)) {
+        return Err(ComponentError::OtherVersion { name: other.clone() });
     }
     Err(ComponentError::WorldNotExported { world: manifest.plugin.world.clone(), export })
 }
@@ -293,7 +371,7 @@ fn check_import(manifest: &Manifest, import: &str) -> Result<(), ComponentError>
         _ => return Err(unknown()),
     };
     if version != CONTRACT_VERSION {
-        return Err(ComponentError::OtherVersion { import: import.to_owned() });
+        return Err(ComponentError::OtherVersion { name: import.to_owned() });
     }
     if !asked {
         return Err(ComponentError::NotGranted { import: import.to_owned(), line });
@@ -390,6 +468,20 @@ mod tests {
         ] {
             assert_eq!(code(&describe(&step(&[import], "")).unwrap_err()), expected, "{import}");
         }
+        for version in ["0.0.9", "0.2.0"] {
+            let world = ABOUT.replace("0.1.0\"\nsummary", &format!("{version}\"\nfrom-the-future = true\nsummary"));
+            let other = [
+                component(&[&world], &[], &["psn:plugin/lifecycle@0.1.0"], ""),
+                component(&[ABOUT], &[], &[&format!("psn:plugin/lifecycle@{version}")], ""),
+            ];
+            for bytes in other {
+                let refused = CodedError::from(describe(&bytes).unwrap_err());
+                assert_eq!(refused.code, "plugin.contract-version", "{refused}");
+                assert!(refused.message.contains(version) && refused.message.contains(CONTRACT_VERSION), "{refused}");
+                let update = version == "0.2.0";
+                assert_eq!(refused.fix[0].starts_with("Install a psn"), update, "{:?}", refused.fix);
+            }
+        }
         let no_export = component(&[ABOUT], &[], &["psn:plugin/runner@0.1.0"], "");
         assert_eq!(code(&describe(&no_export).unwrap_err()), "plugin.world-not-exported");
     }
@@ -442,6 +534,32 @@ mod tests {
             "(core instance (instantiate $m))".repeat(MAX_CORE_INSTANTIATIONS as usize + 1)
         );
         assert!(matches!(bomb(&core), Err(ComponentError::TooCostly { what: "instantiations of core modules", .. })));
+        let nested = format!("{}{}", "(component ".repeat(MAX_NESTING as usize), ")".repeat(MAX_NESTING as usize));
+        describe(&component(&[ABOUT], &[], &export, &nested)).unwrap();
+        let too_deep = format!("(component {nested})");
+        let types = |n: u32| format!("(core module {})", "(type (func))".repeat(n as usize));
+        let exports = "(func $f)".to_owned()
+            + &(0..=MAX_IMPORTS).map(|i| format!("(export \"{i}\" (func $f))")).collect::<String>();
+        let imports = (0..=MAX_IMPORTS).map(|i| format!("(import \"a\" \"{i}\" (func))")).collect::<String>();
+        let custom = format!("(@custom \"x\" \"{}\")", "a".repeat(MAX_CUSTOM_BYTES as usize));
+        let data = format!("(core module (memory 1) {})", "(data \"\")".repeat(MAX_SEGMENTS as usize + 1));
+        let elements = format!("(core module (table 1 funcref) {})", "(elem func)".repeat(MAX_SEGMENTS as usize + 1));
+        let globals = format!("(core module {})", "(global i32 (i32.const 0))".repeat(MAX_GLOBALS as usize + 1));
+        let memory = "(core module (memory 16385))".to_owned();
+        for (more, what) in [
+            (too_deep, "levels of nesting"),
+            (types(MAX_TYPES + 1), "types"),
+            (format!("(core module {exports})"), "exports"),
+            (format!("(core module {imports})"), "imports"),
+            (custom, "bytes of custom sections"),
+            (data, "data segments"),
+            (elements, "element segments"),
+            (globals, "globals"),
+            (memory, "bytes of initial memory"),
+        ] {
+            let refused = bomb(&more).unwrap_err();
+            assert!(matches!(refused, ComponentError::TooCostly { what: w, .. } if w == what), "{what}: {refused}");
+        }
         // Each component instantiates the one before twice: 2^20 instances from a few hundred bytes.
         let mut doubling = String::from("(component $c0)");
         for i in 1..=20 {

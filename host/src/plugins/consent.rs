@@ -9,11 +9,14 @@ use super::manifest::{Auth, DbGrant, Manifest, World};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsentNeeded {
     pub name: String,
+    pub version: String,
     /// Hex SHA-256 of the component.
     pub sha256: String,
     pub capabilities_hash: String,
-    /// What it asks for, one wish a line.
+    /// What it asks for and the operator's policy allows, one wish a line.
     pub asks: Vec<String>,
+    /// What the operator's policy takes away, with the line of the policy that does.
+    pub withheld: Vec<String>,
     /// What to hand to `add` to say yes. It stands for this very component with these very wishes, so that nothing can be put in
     /// their place between the question and the answer.
     pub grant: String,
@@ -22,23 +25,31 @@ pub struct ConsentNeeded {
 }
 
 impl ConsentNeeded {
-    pub(super) fn new(found: &Described, difference: Option<LockDifference>) -> Self {
+    pub(super) fn new(found: &Described, effective: &Manifest, difference: Option<LockDifference>) -> Self {
         Self {
             name: found.manifest.plugin.name.clone(),
+            version: visible(&found.manifest.plugin.version),
             sha256: found.sha256.clone(),
             capabilities_hash: found.manifest.capabilities_hash(),
-            asks: asks(&found.manifest),
-            grant: grant_of(found),
+            asks: asks(effective),
+            withheld: withheld(effective),
+            grant: grant_of(found, effective),
             difference,
         }
     }
 }
 
-/// What stands for consent to one component and its wishes: a hash over both. In full, because the author of two components could
+/// What the operator's policy takes away, one wish a line.
+pub fn withheld(effective: &Manifest) -> Vec<String> {
+    effective.withheld.iter().map(|w| visible(&w.to_string())).collect()
+}
+
+/// What stands for consent to one component, its wishes, and what the operator's policy leaves of them: a hash over all. In full, because the author of two components could
 /// search for a pair that agrees in a shorter one.
-pub fn grant_of(found: &Described) -> String {
+pub fn grant_of(found: &Described, effective: &Manifest) -> String {
     let mut hash = Sha256::new();
-    for part in ["psn grant", &found.manifest.plugin.name, &found.sha256, &found.manifest.capabilities_hash()] {
+    let (asked, left) = (found.manifest.capabilities_hash(), effective.capabilities_hash());
+    for part in ["psn grant", &found.manifest.plugin.name, &found.sha256, &asked, &left] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -124,7 +135,7 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
 }
 
 /// Shows what could make a line look like another one: control characters, and those that turn the direction of writing.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -246,10 +257,14 @@ env = ["C_KEY"]
             exports: vec![],
             wasi: false,
         };
-        let a = grant_of(&describe("aa", ""));
+        let grant = |found: &Described| grant_of(found, &found.manifest);
+        let a = grant(&describe("aa", ""));
         assert_eq!(a.len(), 64);
-        assert_eq!(a, grant_of(&describe("aa", "")));
-        assert_ne!(a, grant_of(&describe("ab", "")));
-        assert_ne!(a, grant_of(&describe("aa", "[hub]\nfacts = [\"git\"]\n")));
+        assert_eq!(a, grant(&describe("aa", "")));
+        assert_ne!(a, grant(&describe("ab", "")));
+        let asking = describe("aa", "[hub]\nfacts = [\"git\"]\n");
+        assert_ne!(a, grant(&asking));
+        // The same component under another policy.
+        assert_ne!(grant_of(&asking, &describe("aa", "").manifest), grant(&asking));
     }
 }

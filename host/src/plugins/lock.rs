@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::component::Described;
 pub use super::consent::ConsentNeeded;
+use super::consent::visible;
+use super::manifest::Manifest;
+use super::rights::rights;
 use crate::atomic;
 use crate::error::{CodedError, coded_by_value};
 
@@ -45,6 +48,12 @@ pub struct LockEntry {
     pub sha256: String,
     /// Hex hash of everything that its manifest asks for.
     pub capabilities: String,
+    /// Hex hash of what the operator's policy left of that; absent where it left all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<String>,
+    /// What was granted, one right a line: for people who review this file, and for differences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
     pub granted_by: String,
     /// Absent for what is built in: that is granted with psn itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,11 +62,14 @@ pub struct LockEntry {
 }
 
 impl LockEntry {
-    /// What differs between what was granted and what is there now; none where it is the same.
-    pub fn compare(&self, found: &Described) -> Option<LockDifference> {
+    /// What differs between what was granted and what is there now, of which the operator's policy leaves `effective`; none where it
+    /// is the same.
+    pub fn compare(&self, found: &Described, effective: &Manifest) -> Option<LockDifference> {
         let about = &found.manifest.plugin;
         let capabilities = found.manifest.capabilities_hash();
-        let differing: Vec<_> = [
+        let locked_effective = self.effective.as_ref().unwrap_or(&self.capabilities);
+        let effective_hash = effective.capabilities_hash();
+        let mut differing: Vec<_> = [
             ("name", &self.name, &about.name),
             ("version", &self.version, &about.version),
             ("world", &self.world, &about.world),
@@ -68,7 +80,19 @@ impl LockEntry {
         .filter(|(_, locked, found)| locked != found)
         .map(|(field, locked, found)| Differing { field, locked: locked.clone(), found: found.clone() })
         .collect();
-        (!differing.is_empty()).then(|| LockDifference { name: self.name.clone(), differing })
+        // Where it asks for other things, what is left of them is another thing too, and says nothing new.
+        if self.capabilities == capabilities && *locked_effective != effective_hash {
+            differing.push(Differing { field: POLICY, locked: locked_effective.clone(), found: effective_hash });
+        }
+        let rights = rights(effective);
+        // A lock of an earlier psn has none, and that is no difference.
+        let lines = !self.grants.is_empty();
+        let only = |here: &[String], there: &[String]| -> Vec<String> {
+            here.iter().filter(|line| lines && !there.contains(line)).cloned().collect()
+        };
+        let (removed, added) = (only(&self.grants, &rights), only(&rights, &self.grants));
+        let same = differing.is_empty() && removed.is_empty() && added.is_empty();
+        (!same).then(|| LockDifference { name: self.name.clone(), differing, removed, added })
     }
 }
 
@@ -84,24 +108,43 @@ pub struct Differing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockDifference {
     pub name: String,
-    /// Never empty.
     pub differing: Vec<Differing>,
+    /// Rights that were granted and are not there now, one a line.
+    pub removed: Vec<String>,
+    /// Rights that are there now and were not granted.
+    pub added: Vec<String>,
 }
+
+/// The field that differs where the operator's policy leaves something else of a plugin's wishes than it did.
+const POLICY: &str = "policy";
 
 impl LockDifference {
     /// Whether it asks for other things than it was granted.
     pub fn asks_differ(&self) -> bool {
-        self.differing.iter().any(|d| d.field == "capabilities")
+        self.differing.iter().any(|d| matches!(d.field, "capabilities" | POLICY))
+    }
+}
+
+impl LockDifference {
+    /// For people: what was begins with `-`, what is with `+`.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for Differing { field, locked, found } in &self.differing {
+            lines.extend([field.to_owned(), format!("  - {}", visible(locked)), format!("  + {}", visible(found))]);
+        }
+        if !(self.removed.is_empty() && self.added.is_empty()) {
+            lines.push("rights".to_owned());
+            lines.extend(self.removed.iter().map(|line| format!("  - {}", visible(line))));
+            lines.extend(self.added.iter().map(|line| format!("  + {}", visible(line))));
+        }
+        lines
     }
 }
 
 impl fmt::Display for LockDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.name)?;
-        for Differing { field, locked, found } in &self.differing {
-            write!(f, "\n  {field}\n    - {locked}\n    + {found}")?;
-        }
-        Ok(())
+        self.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
@@ -232,7 +275,6 @@ impl LockFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugins::manifest::Manifest;
 
     fn entry(name: &str) -> LockEntry {
         LockEntry {
@@ -241,6 +283,8 @@ mod tests {
             world: "psn:plugin/step@0.1.0".into(),
             sha256: "ab".repeat(32),
             capabilities: "cd".repeat(32),
+            effective: None,
+            grants: vec![],
             granted_by: "ada".into(),
             granted_at: Some("2026-11-23T10:00:00Z".parse().unwrap()),
             source: Source::Path("plugins/x.wasm".into()),
@@ -287,10 +331,16 @@ mod tests {
         let found = Described { sha256: "ab".repeat(32), imports: vec![], exports: vec![], wasi: false, manifest };
         let same =
             LockEntry { version: "0.2.0".into(), capabilities: found.manifest.capabilities_hash(), ..entry("x") };
-        assert_eq!(same.compare(&found), None);
-        let only_newer = LockEntry { version: "0.1.0".into(), ..same.clone() }.compare(&found).unwrap();
+        let compare = |entry: &LockEntry| entry.compare(&found, &found.manifest);
+        assert_eq!(compare(&same), None);
+        let only_newer = compare(&LockEntry { version: "0.1.0".into(), ..same.clone() }).unwrap();
         assert!(!only_newer.asks_differ());
         assert_eq!(only_newer.to_string(), "x:\n  version\n    - 0.1.0\n    + 0.2.0");
-        assert!(LockEntry { capabilities: "00".into(), ..same }.compare(&found).unwrap().asks_differ());
+        assert!(compare(&LockEntry { capabilities: "00".into(), ..same.clone() }).unwrap().asks_differ());
+        let by_policy = compare(&LockEntry { effective: Some("00".into()), ..same.clone() }).unwrap();
+        assert!(by_policy.asks_differ() && by_policy.to_string().starts_with("x:\n  policy\n    - 00\n"), "{by_policy}");
+        // Rights that someone wrote into the lock by hand, or that were taken out of it.
+        let edited = compare(&LockEntry { grants: vec!["hub git\u{1b}[2K".into()], ..same }).unwrap();
+        assert_eq!(edited.to_string(), "x:\n  rights\n    - hub git\\u{1b}[2K");
     }
 }

@@ -6,11 +6,24 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::withheld::Withheld;
+
 /// The custom section of a component, or of the core module inside it, that holds the manifest as UTF-8 TOML.
 pub const SECTION: &str = "psn:manifest";
 
 /// The longest manifest, in bytes. The largest first-party one is about 4 KiB.
 pub const MAX_MANIFEST_BYTES: usize = 64 * 1024;
+
+/// Memory of a guest that asks for no amount, in bytes. A Rust guest uses 1 to 2 MiB, a JavaScript one about 30.
+pub const DEFAULT_MEMORY: u64 = 64 << 20;
+
+/// Time of a plugin that asks for none. Making a database, with the operations behind it, was seen to take half a minute.
+pub fn default_deadline(world: World) -> Duration {
+    Duration::from_secs(match world {
+        World::Step => 120,
+        World::Task => 60,
+    })
+}
 
 /// What psn itself says about a hub in its env files: no plugin may have anything kept under these names.
 const RESERVED: [&str; 4] = ["PSN_HUB", "PSN_HUB_ID", "HUB_ENCRYPTION_KEY", "TRIGGER_API_URL"];
@@ -41,6 +54,9 @@ pub struct Manifest {
     pub limits: Limits,
     #[serde(default)]
     pub task: Option<TaskSpec>,
+    /// What the operator's policy took away from the wishes above: no part of what an author writes.
+    #[serde(skip)]
+    pub withheld: Vec<Withheld>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -227,8 +243,25 @@ pub enum ManifestError {
     /// The text says line and column.
     #[error("the manifest is not valid:\n{0}")]
     Toml(#[from] toml::de::Error),
+    /// The contract of another psn, most often of a later one.
+    #[error("the plugin is of the world `{world}`; this psn speaks {}", WORLDS.join(" and "))]
+    OtherWorld { world: String },
     #[error("the manifest is not valid: {field}: {reason}")]
     Invalid { field: String, reason: String },
+}
+
+/// The worlds that a plugin can be of.
+pub const WORLDS: [&str; 2] = ["psn:plugin/step@0.1.0", "psn:plugin/task@0.1.0"];
+
+/// Only the world, whatever else there is.
+#[derive(Deserialize)]
+struct OnlyWorld {
+    plugin: OnlyAbout,
+}
+
+#[derive(Deserialize)]
+struct OnlyAbout {
+    world: String,
 }
 
 impl Manifest {
@@ -237,6 +270,13 @@ impl Manifest {
             return Err(ManifestError::TooLarge(bytes.len()));
         }
         let text = std::str::from_utf8(bytes).map_err(|e| ManifestError::NotUtf8(e.valid_up_to()))?;
+        // First, because a later contract may have fields that this psn does not know.
+        if let Ok(OnlyWorld { plugin }) = toml::from_str(text)
+            && plugin.world.starts_with("psn:plugin/")
+            && !WORLDS.contains(&plugin.world.as_str())
+        {
+            return Err(ManifestError::OtherWorld { world: plugin.world });
+        }
         let manifest: Manifest = toml::from_str(text)?;
         manifest.validate()?;
         Ok(manifest)
@@ -278,13 +318,10 @@ impl Manifest {
                 format!("`{}` is not kebab case of at most {MAX_NAME} characters", self.plugin.name),
             );
         }
-        if !matches!(self.plugin.world.as_str(), "psn:plugin/step@0.1.0" | "psn:plugin/task@0.1.0") {
+        if !WORLDS.contains(&self.plugin.world.as_str()) {
             return invalid(
                 "plugin.world",
-                format!(
-                    "`{}` is not a world this psn knows: psn:plugin/step@0.1.0, psn:plugin/task@0.1.0",
-                    self.plugin.world
-                ),
+                format!("`{}` is not a world this psn knows: {}", self.plugin.world, WORLDS.join(", ")),
             );
         }
         if self.task.is_some() && self.world() == World::Step {

@@ -3,9 +3,15 @@ pub mod component;
 pub mod consent;
 pub mod lock;
 pub mod manifest;
+pub mod policy;
 pub mod registry;
+mod rights;
+pub mod withheld;
 
 pub use component::{ComponentError, Described, describe};
 pub use consent::{ConsentNeeded, asks};
 pub use lock::{LOCK_FILE, LockDifference, LockEntry, LockError, LockFile, Source};
-pub use registry::{AddError, Added, FirstParty, Installed, Origin, Registry, RegistryError};
+pub use policy::{OperatorPolicy, PolicyError};
+pub use registry::{AddError, Added, Diff, FirstParty, Installed, Origin, Registry, RegistryError};
+pub use rights::rights;
+pub use withheld::{Wish, Withheld};

@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{SubsecRound, Utc};
 
 use super::component::{ComponentError, Described, MAX_COMPONENT_BYTES, describe};
-use super::consent::{ConsentNeeded, asks, grant_of};
+use super::consent::{ConsentNeeded, asks, grant_of, withheld};
 use super::lock::{LockDifference, LockEntry, LockError, LockFile, Source};
 use super::manifest::{Manifest, World};
+use super::policy::{OperatorPolicy, PolicyError};
+use super::rights::rights;
 use crate::atomic;
 use crate::error::{CodedError, coded_by_value};
 
@@ -39,6 +41,7 @@ pub enum Origin {
 /// A plugin that may run: its bytes are the ones that were granted.
 #[derive(Clone, Debug)]
 pub struct Installed {
+    /// What it asks for and the operator's policy leaves. All that follows sees this one.
     pub manifest: Manifest,
     pub component: Cow<'static, [u8]>,
     pub sha256: String,
@@ -50,14 +53,22 @@ pub struct Installed {
 
 impl Installed {
     /// The one way to a plugin that may run: the bytes must be what the entry says, and ask for what it grants.
-    pub fn verified(component: impl Into<Cow<'static, [u8]>>, lock: LockEntry) -> Result<Self, RegistryError> {
+    pub fn verified(
+        component: impl Into<Cow<'static, [u8]>>,
+        lock: LockEntry,
+        policy: &OperatorPolicy,
+    ) -> Result<Self, RegistryError> {
         let component = component.into();
         let found = describe_named(&component, &lock.name)?;
         let origin = if lock.source == Source::FirstParty { Origin::FirstParty } else { Origin::ThirdParty };
-        if let Some(difference) = lock.compare(&found) {
+        if origin == Origin::ThirdParty && !policy.allows_third_party() {
+            return Err(RegistryError::ThirdParty { name: lock.name });
+        }
+        let effective = policy.narrow(&found.manifest);
+        if let Some(difference) = lock.compare(&found, &effective) {
             return Err(RegistryError::LockMismatch { difference, origin });
         }
-        Ok(Self { manifest: found.manifest, component, sha256: found.sha256, wasi: found.wasi, lock, origin })
+        Ok(Self { manifest: effective, component, sha256: found.sha256, wasi: found.wasi, lock, origin })
     }
 }
 
@@ -70,6 +81,24 @@ pub struct Added {
     pub replaced: Option<LockEntry>,
 }
 
+/// What [`Registry::diff`] found.
+#[derive(Clone, Debug)]
+pub struct Diff {
+    /// What it is now, and in what that differs from what was granted.
+    pub consent: ConsentNeeded,
+    /// The component's file; none for what is built in.
+    pub file: Option<PathBuf>,
+    /// What was granted; none where nobody agreed to anything yet.
+    pub granted: Option<LockEntry>,
+}
+
+impl Diff {
+    /// Whether it may run as it is.
+    pub fn is_same(&self) -> bool {
+        self.granted.is_some() && self.consent.difference.is_none()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error("there is no plugin {name}; there are {}", .known.join(", "))]
@@ -78,14 +107,35 @@ pub enum RegistryError {
     NotAdded { name: String, added: Vec<String> },
     #[error("the plugin is not the one that was granted\n{difference}")]
     LockMismatch { difference: LockDifference, origin: Origin },
+    /// A plugin that was added is not what a person agreed to any more, or may do something else: someone has to agree again.
+    #[error("{} is not what was granted{}", .consent.name, difference(.consent))]
+    Changed {
+        consent: Box<ConsentNeeded>,
+        /// psn's copy of the component.
+        file: PathBuf,
+    },
+    #[error("{name} is not one of psn's own plugins, and the policy allows no others")]
+    ThirdParty { name: String },
+    #[error(transparent)]
+    Policy(Arc<PolicyError>),
     #[error("the component of {name}, {}, is gone", .path.display())]
     Missing { name: String, path: PathBuf },
     #[error("{} cannot be read: {source}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    Lock(#[from] LockError),
+    Lock(Arc<LockError>),
     #[error("{plugin}: {source}")]
     Component { plugin: String, source: ComponentError },
+}
+
+fn difference(consent: &ConsentNeeded) -> String {
+    consent.difference.as_ref().map(|d| format!("\n{d}")).unwrap_or_default()
+}
+
+impl From<LockError> for RegistryError {
+    fn from(e: LockError) -> Self {
+        RegistryError::Lock(Arc::new(e))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +152,29 @@ pub enum AddError {
     NameTaken(String),
     #[error("{} cannot be written: {source}", .path.display())]
     Write { path: PathBuf, source: std::io::Error },
+    #[error("{name} is not one of psn's own plugins, and the policy allows no others")]
+    ThirdParty { name: String },
     #[error(transparent)]
-    Lock(#[from] LockError),
+    Policy(Arc<PolicyError>),
+    #[error(transparent)]
+    Lock(Arc<LockError>),
+}
+
+impl From<LockError> for AddError {
+    fn from(e: LockError) -> Self {
+        AddError::Lock(Arc::new(e))
+    }
 }
 
 coded_by_value!(RegistryError, AddError);
+
+fn third_party_forbidden(message: String) -> CodedError {
+    CodedError::new(
+        "plugin.third-party-forbidden",
+        message,
+        ["If you are the operator and mean to allow it: third-party = true in config/policy.toml."],
+    )
+}
 
 impl From<&RegistryError> for CodedError {
     fn from(e: &RegistryError) -> Self {
@@ -136,7 +204,14 @@ impl From<&RegistryError> for CodedError {
                 message,
                 [format!("Make {} readable for the account that runs psn.", path.display())],
             ),
-            RegistryError::Lock(e) => e.into(),
+            RegistryError::Changed { consent, .. } => CodedError::new(
+                "plugin.consent-needed",
+                message,
+                [format!("psn plugin diff {}", consent.name), "psn plugin list".to_owned()],
+            ),
+            RegistryError::ThirdParty { .. } => third_party_forbidden(message),
+            RegistryError::Policy(e) => e.as_ref().into(),
+            RegistryError::Lock(e) => e.as_ref().into(),
             RegistryError::Component { source, .. } => CodedError { message, ..source.into() },
         }
     }
@@ -172,7 +247,9 @@ impl From<&AddError> for CodedError {
                     "Make the project's folder writable for the account that runs psn, and see that its disk is not full.",
                 ],
             ),
-            AddError::Lock(e) => e.into(),
+            AddError::ThirdParty { .. } => third_party_forbidden(message),
+            AddError::Policy(e) => e.as_ref().into(),
+            AddError::Lock(e) => e.as_ref().into(),
         }
     }
 }
@@ -182,27 +259,41 @@ impl From<&AddError> for CodedError {
 pub struct Registry {
     project: PathBuf,
     first_party: &'static [FirstParty],
-    lock: LockFile,
+    /// A damaged one stops what needs it: psn's own plugins do not, and nothing of others runs without it.
+    lock: Result<LockFile, Arc<LockError>>,
+    /// A damaged one stops every plugin: what it takes away is not known.
+    policy: Result<OperatorPolicy, Arc<PolicyError>>,
     /// Verified already. Bytes that were, cannot change: they are in this process's memory.
     verified: Mutex<BTreeMap<String, Arc<Installed>>>,
 }
 
 impl Registry {
-    /// Reads the lock file. Components are read, and verified, when they are first asked for.
-    pub fn open(project: &Path, first_party: &'static [FirstParty]) -> Result<Self, RegistryError> {
-        Ok(Self {
+    /// Reads the lock file and the operator's policy. Where one cannot be read, whatever needs it says so. Components are read, and
+    /// verified, when they are first asked for.
+    pub fn open(project: &Path, first_party: &'static [FirstParty]) -> Self {
+        Self {
             project: project.to_owned(),
             first_party,
-            lock: LockFile::load(project)?,
+            lock: LockFile::load(project).map_err(Arc::new),
+            policy: OperatorPolicy::load(project).map_err(Arc::new),
             verified: Mutex::default(),
-        })
+        }
     }
 
-    /// All names, sorted.
+    /// The operator's policy.
+    pub fn policy(&self) -> Result<&OperatorPolicy, RegistryError> {
+        self.policy.as_ref().map_err(|e| RegistryError::Policy(Arc::clone(e)))
+    }
+
+    fn lock(&self) -> Result<&LockFile, Arc<LockError>> {
+        self.lock.as_ref().map_err(Arc::clone)
+    }
+
+    /// All names, sorted; where the lock file is damaged, those of psn's own plugins.
     pub fn names(&self) -> Vec<String> {
         let built_in = self.first_party.iter().map(|f| f.name);
         built_in
-            .chain(self.lock.entries().map(|e| e.name.as_str()))
+            .chain(self.lock.iter().flat_map(|lock| lock.entries().map(|e| e.name.as_str())))
             .map(str::to_owned)
             .collect::<BTreeSet<_>>()
             .into_iter()
@@ -214,10 +305,14 @@ impl Registry {
         if let Some(known) = self.known().get(name) {
             return Ok(known.clone());
         }
-        let installed = Arc::new(match (self.built_in(name), self.lock.get(name)) {
-            (Some(built_in), pin) => first_party(built_in, pin)?,
-            (None, Some(locked)) => self.third_party(locked)?,
-            (None, None) => return Err(RegistryError::Unknown { name: name.to_owned(), known: self.names() }),
+        let policy = self.policy()?;
+        let locked = self.lock().map(|lock| lock.get(name));
+        let installed = Arc::new(match (self.built_in(name), locked) {
+            // What pins it is of no use where it cannot be read; the build pins it too.
+            (Some(built_in), pin) => first_party(built_in, pin.ok().flatten(), policy)?,
+            (None, Err(e)) => return Err(RegistryError::Lock(e)),
+            (None, Ok(Some(locked))) => self.third_party(locked, policy)?,
+            (None, Ok(None)) => return Err(RegistryError::Unknown { name: name.to_owned(), known: self.names() }),
         });
         self.known().insert(name.to_owned(), installed.clone());
         Ok(installed)
@@ -225,6 +320,7 @@ impl Registry {
 
     /// All plugins, verified, sorted by name.
     pub fn all(&self) -> Result<Vec<Arc<Installed>>, RegistryError> {
+        self.lock().map_err(RegistryError::Lock)?;
         self.names().iter().map(|name| self.get(name)).collect()
     }
 
@@ -244,7 +340,9 @@ impl Registry {
     pub fn describe(&self, bytes: &[u8]) -> Result<serde_json::Value, ComponentError> {
         let found = describe(bytes)?;
         let about = &found.manifest.plugin;
-        let locked = self.lock.get(&about.name);
+        let nothing_taken = OperatorPolicy::default();
+        let effective = self.policy.as_ref().unwrap_or(&nothing_taken).narrow(&found.manifest);
+        let locked = self.lock.as_ref().ok().and_then(|lock| lock.get(&about.name));
         Ok(serde_json::json!({
             "name": about.name,
             "version": about.version,
@@ -257,7 +355,8 @@ impl Registry {
             "imports": found.imports,
             "exports": found.exports,
             "wasi": found.wasi,
-            "granted": locked.is_some_and(|locked| locked.compare(&found).is_none()),
+            "withheld": withheld(&effective),
+            "granted": locked.is_some_and(|locked| locked.compare(&found, &effective).is_none()),
         }))
     }
 
@@ -270,21 +369,36 @@ impl Registry {
         if self.built_in(&name).is_some() {
             return Err(AddError::NameTaken(name));
         }
-        let replaced = self.lock.get(&name).cloned();
-        let needed =
-            || Box::new(ConsentNeeded::new(&found, replaced.as_ref().and_then(|locked| locked.compare(&found))));
+        let policy = self.policy.as_ref().map_err(|e| AddError::Policy(Arc::clone(e)))?;
+        if !policy.allows_third_party() {
+            return Err(AddError::ThirdParty { name });
+        }
+        let effective = policy.narrow(&found.manifest);
+        let replaced = self.lock().map_err(AddError::Lock)?.get(&name).cloned();
+        let needed = || {
+            let difference = replaced.as_ref().and_then(|locked| locked.compare(&found, &effective));
+            Box::new(ConsentNeeded::new(&found, &effective, difference))
+        };
         match grant {
-            Some(given) if given == grant_of(&found) => {}
+            Some(given) if given == grant_of(&found, &effective) => {}
             Some(given) => return Err(AddError::WrongGrant { given: given.to_owned(), needed: needed() }),
             None => return Err(AddError::ConsentNeeded(needed())),
         }
+        let source = match &replaced {
+            // Agreed to anew, from psn's own copy: it still comes from where it came from.
+            Some(old) if self.is_blob(file) => old.source.clone(),
+            _ => Source::Path(self.as_named(file)),
+        };
+        let (asked, left) = (found.manifest.capabilities_hash(), effective.capabilities_hash());
         let entry = LockEntry {
             version: found.manifest.plugin.version.clone(),
             world: found.manifest.plugin.world.clone(),
-            capabilities: found.manifest.capabilities_hash(),
+            effective: (asked != left).then_some(left),
+            capabilities: asked,
+            grants: rights(&effective),
             granted_by: account(),
             granted_at: Some(Utc::now().trunc_subsecs(0)),
-            source: Source::Path(self.as_named(file)),
+            source,
             sha256: found.sha256.clone(),
             name: name.clone(),
         };
@@ -295,34 +409,66 @@ impl Registry {
         atomic::write(&blob, &bytes, 0o644).map_err(write)?;
         self.change(|lock| {
             lock.insert(entry);
-        })?;
+        })
+        .map_err(AddError::Lock)?;
         if let Some(old) = &replaced {
             self.forget_blob(&old.sha256);
         }
         Ok(Added { name, sha256: found.sha256, replaced })
     }
 
+    /// What of a plugin, or of a component's file, is not what was granted.
+    pub fn diff(&self, what: &str) -> Result<Diff, RegistryError> {
+        let policy = self.policy()?;
+        let lock = self.lock().map_err(RegistryError::Lock)?;
+        if let Some(built_in) = self.built_in(what) {
+            // Granted with psn itself: only a pin, or psn's own build, could say otherwise.
+            let installed = first_party(built_in, lock.get(what), policy)?;
+            let found = describe_named(&installed.component, what)?;
+            let consent = ConsentNeeded::new(&found, &installed.manifest, None);
+            return Ok(Diff { consent, file: None, granted: Some(installed.lock) });
+        }
+        let named = lock.get(what);
+        let file = match named {
+            Some(locked) => self.blob_of(locked)?,
+            None if Path::new(what).exists() => what.into(),
+            None => return Err(RegistryError::Unknown { name: what.to_owned(), known: self.names() }),
+        };
+        let bytes = match read_bounded(&file) {
+            Ok(bytes) => bytes,
+            Err(e) => return Err(unread(what, file, e)),
+        };
+        let found = describe_named(&bytes, what)?;
+        let effective = policy.narrow(&found.manifest);
+        let granted = named.or_else(|| lock.get(&found.manifest.plugin.name)).cloned();
+        let difference = granted.as_ref().and_then(|locked| locked.compare(&found, &effective));
+        let consent = ConsentNeeded::new(&found, &effective, difference);
+        Ok(Diff { consent, file: Some(file), granted })
+    }
+
     /// Takes a grant back, and with it the component.
     pub fn remove(&mut self, name: &str) -> Result<LockEntry, RegistryError> {
-        let Some(entry) = self.lock.get(name).cloned() else {
+        let lock = self.lock().map_err(RegistryError::Lock)?;
+        let Some(entry) = lock.get(name).cloned() else {
             return Err(RegistryError::NotAdded {
                 name: name.to_owned(),
-                added: self.lock.entries().map(|e| e.name.clone()).collect(),
+                added: lock.entries().map(|e| e.name.clone()).collect(),
             });
         };
         self.change(|lock| {
             lock.remove(name);
-        })?;
+        })
+        .map_err(RegistryError::Lock)?;
         self.forget_blob(&entry.sha256);
         Ok(entry)
     }
 
     /// Only what is on disk counts: where saving fails, nothing has changed.
-    fn change(&mut self, change: impl FnOnce(&mut LockFile)) -> Result<(), LockError> {
-        let mut lock = self.lock.clone();
+    fn change(&mut self, change: impl FnOnce(&mut LockFile)) -> Result<(), Arc<LockError>> {
+        let mut lock = self.lock()?.clone();
         change(&mut lock);
         lock.save(&self.project)?;
-        self.lock = lock;
+        self.lock = Ok(lock);
         self.known().clear();
         Ok(())
     }
@@ -334,7 +480,7 @@ impl Registry {
 
     /// Removes a component that no grant speaks of any more. One that stays is only some lost space.
     fn forget_blob(&self, sha256: &str) {
-        if is_digest(sha256) && self.lock.entries().all(|e| e.sha256 != sha256) {
+        if is_digest(sha256) && self.lock.as_ref().is_ok_and(|lock| lock.entries().all(|e| e.sha256 != sha256)) {
             let _ = fs::remove_file(self.blob(sha256));
         }
     }
@@ -343,18 +489,34 @@ impl Registry {
         self.first_party.iter().find(|f| f.name == name)
     }
 
-    fn third_party(&self, locked: &LockEntry) -> Result<Installed, RegistryError> {
-        let path = self.blob(&locked.sha256);
-        if !is_digest(&locked.sha256) {
-            return Err(RegistryError::Missing { name: locked.name.clone(), path });
-        }
-        match read_bounded(&path) {
-            Ok(bytes) => Installed::verified(bytes, locked.clone()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(RegistryError::Missing { name: locked.name.clone(), path })
+    fn third_party(&self, locked: &LockEntry, policy: &OperatorPolicy) -> Result<Installed, RegistryError> {
+        let file = self.blob_of(locked)?;
+        let bytes = match read_bounded(&file) {
+            Ok(bytes) => bytes,
+            Err(e) => return Err(unread(&locked.name, file, e)),
+        };
+        match Installed::verified(bytes, locked.clone(), policy) {
+            Err(RegistryError::LockMismatch { .. }) => {
+                let consent = Box::new(self.diff(&locked.name)?.consent);
+                Err(RegistryError::Changed { consent, file })
             }
-            Err(source) => Err(RegistryError::Read { path, source }),
+            verified => verified,
         }
+    }
+
+    /// Where psn's copy of it is.
+    fn blob_of(&self, locked: &LockEntry) -> Result<PathBuf, RegistryError> {
+        let path = self.blob(&locked.sha256);
+        if is_digest(&locked.sha256) {
+            return Ok(path);
+        }
+        Err(RegistryError::Missing { name: locked.name.clone(), path })
+    }
+
+    /// Whether it is one of psn's own copies.
+    fn is_blob(&self, file: &Path) -> bool {
+        let real = |p: &Path| fs::canonicalize(p).ok();
+        real(file).as_deref().and_then(Path::parent).map(Path::to_owned) == real(&self.project.join(BLOBS))
     }
 
     fn blob(&self, sha256: &str) -> PathBuf {
@@ -371,8 +533,13 @@ impl Registry {
 
 /// A built-in plugin against what it was locked to when psn was built, and against the project's entry of that name if there is
 /// one: it pins the plugin, so that a psn that brings another one is told apart.
-fn first_party(built_in: &FirstParty, pin: Option<&LockEntry>) -> Result<Installed, RegistryError> {
+fn first_party(
+    built_in: &FirstParty,
+    pin: Option<&LockEntry>,
+    policy: &OperatorPolicy,
+) -> Result<Installed, RegistryError> {
     let found = describe_named(built_in.component, built_in.name)?;
+    let effective = policy.narrow(&found.manifest);
     // Version and world are what the embedded manifest says: the digest pins them too.
     let granted = LockEntry {
         name: built_in.name.to_owned(),
@@ -380,14 +547,24 @@ fn first_party(built_in: &FirstParty, pin: Option<&LockEntry>) -> Result<Install
         world: found.manifest.plugin.world.clone(),
         sha256: built_in.sha256.to_owned(),
         capabilities: built_in.capabilities_hash.to_owned(),
+        // Nobody has to agree that the operator takes something away from what psn brings.
+        effective: Some(effective.capabilities_hash()),
+        grants: Vec::new(),
         granted_by: "psn".to_owned(),
         granted_at: None,
         source: Source::FirstParty,
     };
-    if let Some(difference) = pin.and_then(|pin| pin.compare(&found)) {
+    if let Some(difference) = pin.and_then(|pin| pin.compare(&found, &found.manifest)) {
         return Err(RegistryError::LockMismatch { difference, origin: Origin::FirstParty });
     }
-    Installed::verified(built_in.component, granted)
+    Installed::verified(built_in.component, granted, policy)
+}
+
+fn unread(name: &str, path: PathBuf, e: std::io::Error) -> RegistryError {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => RegistryError::Missing { name: name.to_owned(), path },
+        _ => RegistryError::Read { path, source: e },
+    }
 }
 
 fn describe_named(bytes: &[u8], name: &str) -> Result<Described, RegistryError> {

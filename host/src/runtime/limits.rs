@@ -3,16 +3,7 @@ use std::time::Duration;
 
 use super::error::RuntimeError;
 use crate::capabilities::MeterLimits;
-use crate::plugins::manifest::{Manifest, World, parse_bytes, parse_duration};
-
-/// Memory of a guest that asks for no amount, in bytes. A Rust guest uses 1 to 2 MiB, a JavaScript one about 30.
-const DEFAULT_MEMORY: u64 = 64 << 20;
-
-/// Time of a step that asks for none. Making a database, with the operations behind it, was seen to take half a minute.
-const DEFAULT_STEP_DEADLINE: Duration = Duration::from_secs(120);
-
-/// Time of a task that asks for none.
-const DEFAULT_TASK_DEADLINE: Duration = Duration::from_secs(60);
+use crate::plugins::manifest::{DEFAULT_MEMORY, Manifest, default_deadline, parse_bytes, parse_duration};
 
 /// The most that any manifest may ask for. The operator's, not the plugin's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +49,7 @@ impl CallLimits {
             return Err(above("memory", format!("{memory} bytes"), format!("{} bytes", ceilings.memory)));
         }
         let max_duration = manifest.task.as_ref().and_then(|t| t.max_duration.as_deref());
-        let default = match manifest.world() {
-            World::Step => DEFAULT_STEP_DEADLINE,
-            World::Task => DEFAULT_TASK_DEADLINE,
-        };
+        let default = default_deadline(manifest.world());
         let deadline = max_duration
             .or(asked.deadline.as_deref())
             .and_then(parse_duration)
@@ -106,7 +94,7 @@ mod tests {
         let l = limits("step", "", &c).unwrap();
         assert_eq!(
             (l.memory, l.deadline, l.meter.http_calls),
-            (DEFAULT_MEMORY, DEFAULT_STEP_DEADLINE, MeterLimits::default().http_calls)
+            (DEFAULT_MEMORY, Duration::from_secs(120), MeterLimits::default().http_calls)
         );
         let l = limits("step", "[limits]\nmemory = \"1MiB\"\ndeadline = \"5m\"\nhttp-calls = 3\n", &c).unwrap();
         assert_eq!((l.memory, l.deadline, l.meter.http_calls), (1 << 20, Duration::from_secs(300), 3));

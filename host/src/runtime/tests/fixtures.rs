@@ -19,7 +19,7 @@ use crate::capabilities::vault::Vault;
 use crate::capabilities::{Call, Deadline, Meter};
 use crate::events::Recorder;
 use crate::hub::TlsRoots;
-use crate::plugins::{Installed, LockEntry, Source, describe};
+use crate::plugins::{Installed, LockEntry, OperatorPolicy, Source, describe};
 use crate::runtime::{Allocator, Capabilities, Compiler, Loaded, Runtime, RuntimeOptions};
 
 /// A deadline that is reached only by what hangs.
@@ -130,11 +130,13 @@ pub(super) fn installed(bytes: Vec<u8>) -> Installed {
         world: found.manifest.plugin.world.clone(),
         sha256: found.sha256.clone(),
         capabilities: found.manifest.capabilities_hash(),
+        effective: None,
+        grants: vec![],
         granted_by: "a test".into(),
         granted_at: None,
         source: Source::Path("tester.wasm".into()),
     };
-    Installed::verified(bytes, lock).unwrap()
+    Installed::verified(bytes, lock, &OperatorPolicy::default()).unwrap()
 }
 
 /// The component with further core modules, each instantiated once: what one module cannot have, several can.
