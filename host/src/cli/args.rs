@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::task::Task;
 use crate::hub::HubKind;
 
 /// Provisions and looks after your Personal Hub: a Postgres database and a task platform that publish your posts.
@@ -33,6 +34,9 @@ pub(super) struct Common {
 pub(super) enum Command {
     /// Sets up the hub (`psn run setup`), or runs one step or task
     Run(Run),
+    /// Tasks in the hub's task platform: started now or later, looked at, cancelled, run again
+    #[command(subcommand)]
+    Task(Task),
     /// Says what is set up
     Status,
     /// The local hub: services on this machine that stand in for Neon and Trigger.dev

@@ -7,6 +7,7 @@ mod local;
 mod plugin;
 mod run;
 mod status;
+mod task;
 mod view;
 
 use std::io::IsTerminal as _;
@@ -112,6 +113,7 @@ async fn command(args: Args) -> Exit {
 async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedError> {
     match command {
         Command::Run(run) => run::run(context, run).await,
+        Command::Task(task) => task::task(context, task).await,
         Command::Status => status::status(context).await,
         Command::Local(local) => local::local(context, local).await,
         Command::Keys(keys) => keys::keys(context, keys),

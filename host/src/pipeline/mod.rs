@@ -13,6 +13,7 @@ mod setup;
 pub mod switch;
 mod task;
 pub mod task_runner;
+pub mod trigger_api;
 
 pub use environment::Environment;
 pub use ledger::{Ledger, StepRecord};
