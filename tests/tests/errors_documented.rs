@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 2] = ["host/src", "local-hub/src"];
 
 /// Areas that error codes begin with.
-const AREAS: [&str; 17] = [
+const AREAS: [&str; 18] = [
     "component",
     "config",
     "db",
@@ -21,6 +21,7 @@ const AREAS: [&str; 17] = [
     "runtime",
     "secrets",
     "state",
+    "task",
     "tool",
     "usage",
     "vault",

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::task::Task;
 use crate::hub::HubKind;
 
 /// Provisions and looks after your Personal Hub: a Postgres database and a task platform that publish your posts.
@@ -52,6 +53,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "HUB_ID")]
         confirm: Option<String>,
     },
+    /// Tasks in the hub's task platform: started now or later, looked at, cancelled, run again
+    #[command(subcommand)]
+    Task(Task),
     /// The local hub: services on this machine that stand in for Neon and Trigger.dev
     #[command(subcommand)]
     Local(Local),

@@ -10,6 +10,7 @@ mod plugin;
 mod run;
 mod status;
 mod teardown;
+mod task;
 mod view;
 
 use std::io::IsTerminal as _;
@@ -133,6 +134,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Status { drift: false } => status::status(context).await,
         Command::Status { drift: true } => status::drift(context).await,
         Command::Teardown { confirm } => teardown::teardown(context, confirm).await,
+        Command::Task(task) => task::task(context, task).await,
         Command::Local(local) => local::local(context, local).await,
         Command::Keys(keys) => keys::keys(context, keys),
         Command::Config(config) => config::config(context, config),

@@ -66,7 +66,7 @@ fn unknown(session: &Session, name: &str, error: CodedError) -> CodedError {
 }
 
 /// Levenshtein's distance; both words are short.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().take(64).enumerate() {

@@ -29,6 +29,9 @@ const DIM: &str = "\x1b[2m";
 fn lines(event: &Event) -> Vec<Line> {
     let line = |color, mark: &str, text: String| Line { color, mark: mark.to_owned(), text };
     match event {
+        Event::Result { command, data } if command.starts_with(super::task::COMMAND) => {
+            super::task::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
+        }
         Event::Version { .. } | Event::Result { .. } => Vec::new(),
         Event::Progress { source, message, .. } if source == "setup" => vec![line(DIM, message, String::new())],
         Event::Progress { source, message, .. } => vec![line(DIM, "      ", format!("{source}: {message}"))],

@@ -17,6 +17,7 @@ pub mod switch;
 mod task;
 pub mod task_runner;
 mod teardown;
+pub mod trigger_api;
 
 pub use drift::drift;
 pub use environment::Environment;

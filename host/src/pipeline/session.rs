@@ -206,7 +206,7 @@ pub fn hub_error(e: lifecycle::HubError) -> CodedError {
 }
 
 /// A folder's env files belong to one hub: keys for Neon must never be sent to another service, nor be overwritten.
-fn check_kind(kind: HubKind, secrets: &Secrets) -> Result<(), CodedError> {
+pub(super) fn check_kind(kind: HubKind, secrets: &Secrets) -> Result<(), CodedError> {
     let Some(marked) = secrets.get("PSN_HUB") else { return Ok(()) };
     if marked.expose() == kind.as_str() {
         return Ok(());

@@ -36,6 +36,15 @@ impl ServiceMap {
     pub fn set(&mut self, service: &str, base: Url) {
         self.overrides.insert(service.to_owned(), base);
     }
+
+    /// Where psn itself reaches a service, under the same rules as a plugin's calls: the entry of the map, else the vendor's base.
+    pub fn base(&self, service: &str, vendor: &str) -> Result<Url, PolicyError> {
+        let checked = match self.overrides.get(service) {
+            Some(base) => override_base(base).map(|_| base.clone()).map_err(|reason| (shown(base), reason)),
+            None => manifest_base(vendor).map_err(|reason| (vendor.to_owned(), reason)),
+        };
+        checked.map_err(|(base, reason)| PolicyError::Override { service: service.to_owned(), base, reason })
+    }
 }
 
 /// What is wrong with the services that a manifest or the map of services names.

@@ -1,0 +1,197 @@
+//! `psn task`: runs now, later and again, through the binary on the local hub, with the example plugin as the task.
+use std::time::{Duration, Instant};
+
+use psn_tests::{Answer, Machine};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+const EXAMPLE: &str = env!("PSN_EXAMPLE_PUBLISH_POST");
+const TASK: &str = "publish-post";
+
+fn machine() -> Machine {
+    Machine::new(env!("CARGO_BIN_EXE_psn-tested"))
+}
+
+fn add_example(m: &Machine) {
+    let asked = m.psn(&["plugin", "add", EXAMPLE]).exits(4);
+    let consent = asked.event(|e| e["status"] == "needs_consent");
+    let command = consent["needs"][0]["next"][0]["command"].as_str().expect("a command").to_owned();
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    m.psn(&words).exits(0);
+}
+
+/// The command's fix, run as it stands, and what it answered.
+fn first_fix(m: &Machine, answer: &Answer) -> Answer {
+    let fix = answer.error()["fix"][0].as_str().expect("a fix").to_owned();
+    let words: Vec<&str> = fix.split(' ').collect();
+    assert_eq!(words[0], "psn", "{fix}");
+    m.psn(&words[1..])
+}
+
+#[track_caller]
+fn refused(m: &Machine, args: &[&str], code: i32, error: &str) -> Answer {
+    let answer = m.psn(args).exits(code);
+    assert_eq!(answer.error()["code"], error, "{}", answer.stdout);
+    assert!(answer.error()["fix"].as_array().is_some_and(|f| !f.is_empty()));
+    answer
+}
+
+fn id(answer: &Answer) -> String {
+    answer.result()["id"].as_str().expect("an id").to_owned()
+}
+
+/// A post that the example can publish.
+async fn post(m: &Machine) -> String {
+    let url = m.secret("DATABASE_URL_DIRECT").expect("setup kept the connection string");
+    let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a connection string");
+    let options = options
+        .ssl_mode(sqlx::postgres::PgSslMode::VerifyFull)
+        .ssl_root_cert(m.home().join("local-hub/tls/ca.pem"));
+    let mut db = PgConnection::connect_with(&options).await.expect("the owner's connection");
+    let user: String = sqlx::query_scalar("insert into users (email) values ('t@example.org') returning id::text")
+        .fetch_one(&mut db)
+        .await
+        .expect("a user");
+    sqlx::query_scalar(
+        "insert into posts (user_id, platform, content, status, scheduled_at) \
+         values ($1::uuid, 'nowhere', 'hello', 'scheduled', now()) returning id::text",
+    )
+    .bind(&user)
+    .fetch_one(&mut db)
+    .await
+    .expect("a post")
+}
+
+fn status(m: &Machine, run: &str) -> String {
+    m.psn(&["task", "show", run]).exits(0).result()["status"].as_str().expect("a status").to_owned()
+}
+
+fn ids(answer: &Answer) -> Vec<String> {
+    answer.result()["data"].as_array().expect("a page").iter().map(|r| r["id"].as_str().unwrap_or("").to_owned()).collect()
+}
+
+#[test]
+fn runs_are_triggered_put_off_cancelled_and_replayed() {
+    let m = machine();
+    refused(&m, &["task", "runs"], 1, "config.not-found");
+    add_example(&m);
+    m.psn(&["run", "setup"]).exits(0);
+    let post = tokio::runtime::Runtime::new().expect("threads").block_on(post(&m));
+    let payload = json!({ "post_id": post, "attempt": 0 }).to_string();
+    let trigger = ["task", "trigger", TASK, "--payload", payload.as_str()];
+    let with = |more: &[&str]| m.psn(&[&trigger[..], more].concat());
+
+    // Now, to its end: the component really ran, on the hub's database.
+    let ran = with(&["--idempotency-key", "first", "--tag", "post:1", "--wait", "90"]).exits(0);
+    assert!(ran.stderr.contains("COMPLETED"), "{}", ran.stderr);
+    let first = id(&ran);
+    let shown = m.psn(&["task", "show", &first]).exits(0);
+    assert_eq!(shown.result()["output"], json!({ "post_id": post, "outcome": "published", "external_id": shown.result()["output"]["external_id"] }));
+    assert_eq!(shown.result()["payload"]["post_id"], post);
+
+    // The same key is the same run; nothing is started.
+    let again = with(&["--idempotency-key", "first"]).exits(0);
+    assert_eq!((id(&again), &again.result()["cached"]), (first.clone(), &json!(true)));
+    assert!(again.stderr.contains("nothing was started"), "{}", again.stderr);
+
+    // Later; put off; sooner.
+    let delayed = with(&["--delay", "2h", "--tag", "later", "--ttl", "1h"]).exits(0);
+    let later = id(&delayed);
+    assert_eq!(delayed.result()["status"], "DELAYED");
+    let until = |answer: &Answer| answer.result()["delayed_until"].as_str().expect("a time").to_owned();
+    let before = until(&delayed);
+    let moved = m.psn(&["task", "reschedule", &later, "--delay", "3h"]).exits(0);
+    assert!(until(&moved) > before, "{} is not after {before}", until(&moved));
+    m.psn(&["task", "reschedule", &later, "--delay", "1s"]).exits(0);
+    let patience = Instant::now() + Duration::from_secs(60);
+    while status(&m, &later) != "COMPLETED" {
+        assert!(Instant::now() < patience, "a delayed run does not start");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let late = refused(&m, &["task", "reschedule", &later, "--delay", "1h"], 1, "task.not-delayed");
+    first_fix(&m, &late).exits(0);
+
+    // Cancelled before its time, it keeps its key, and can be replayed.
+    let delayed = with(&["--delay", "2h", "--idempotency-key", "second"]).exits(0);
+    let second = id(&delayed);
+    let cancelled = m.psn(&["task", "cancel", &second]).exits(0);
+    assert_eq!(cancelled.result()["status"], "CANCELED");
+    m.psn(&["task", "cancel", &second]).exits(0);
+    let dead_key = [&trigger[..], &["--idempotency-key", "second"]].concat();
+    let replayed = first_fix(&m, &refused(&m, &dead_key, 1, "task.key-cancelled")).exits(0);
+    assert_eq!(replayed.result()["replay_of"], second);
+    assert_ne!(id(&replayed), second);
+    refused(&m, &["task", "cancel", &first], 1, "task.ended");
+
+    // Lists, by each filter, and page by page.
+    let by = |args: &[&str]| ids(&m.psn(&[&["task", "runs"], args].concat()).exits(0));
+    assert_eq!(by(&["--tag", "post:1"]), [first.clone()]);
+    assert_eq!(by(&["--status", "canceled"]), [second.clone()]);
+    assert!(by(&["--status", "FAILED"]).is_empty());
+    assert!(by(&["--task", "watchdog", "--tag", "later"]).is_empty());
+    assert_eq!(by(&["--from", "2020-01-01T00:00:00Z", "--to", "2021-01-01T00:00:00Z"]), Vec::<String>::new());
+    let all = by(&["--task", TASK, "--since", "1d"]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    let mut paged = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let mut args = vec!["task", "runs", "--task", TASK, "--limit", "3"];
+        if let Some(run) = &after {
+            args.extend(["--after", run.as_str()]);
+        }
+        let page = m.psn(&args).exits(0);
+        paged.extend(ids(&page));
+        match page.result()["pagination"]["next"].as_str() {
+            Some(next) => after = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(paged, all, "pages are the list, in order, without doubles");
+
+    // A run that fails says so: there is no such post.
+    let nobody = json!({ "post_id": "00000000-0000-4000-8000-000000000000", "attempt": 0 }).to_string();
+    let failed = m.psn(&["task", "trigger", TASK, "--payload", &nobody, "--wait", "90"]).exits(1);
+    assert_eq!(failed.error()["code"], "task.run-failed");
+
+    wrong_use(&m);
+}
+
+/// What is typed wrong, and what a hub in another state answers.
+fn wrong_use(m: &Machine) {
+    refused(m, &["task", "trigger", TASK, "--payload", "{not json"], 2, "usage.payload");
+    for delay in ["tomorrow", "2020-01-01T00:00:00Z", "0s"] {
+        refused(m, &["task", "trigger", TASK, "--delay", delay], 2, "usage.delay");
+    }
+    refused(m, &["task", "trigger", TASK, "--ttl", "soon"], 2, "usage.time");
+    refused(m, &["task", "trigger", TASK, "--tag", "a,b"], 2, "usage.tags");
+    refused(m, &["task", "trigger", TASK, "--idempotency-key", ""], 2, "usage.key");
+    refused(m, &["task", "show", "run_../../orgs"], 2, "usage.run-id");
+    refused(m, &["task", "runs", "--since", "x"], 2, "usage.time");
+    assert_eq!(m.psn(&["task", "runs", "--status", "DONE"]).code, Some(2));
+    let none = "run_00000000000000000000000000";
+    for command in ["show", "cancel", "replay"] {
+        refused(m, &["task", command, none], 1, "task.no-such-run");
+    }
+    refused(m, &["task", "reschedule", none, "--delay", "1h"], 1, "task.no-such-run");
+
+    // A typing error is told the nearest name, and that command works.
+    let typo = refused(m, &["task", "trigger", "watchdgo"], 1, "task.unknown");
+    assert_eq!(typo.error()["fix"][0], "psn task trigger watchdog");
+    first_fix(m, &typo).exits(0);
+
+    // The environment's key was replaced behind psn's back: the fix fetches the new one.
+    let endpoints = m.psn(&["local", "up"]).exits(0).result()["endpoints"].clone();
+    let base = endpoints["trigger"].as_str().expect("an address").trim_end_matches('/').to_owned();
+    let (token, project) = (m.secret("TRIGGER_ACCESS_TOKEN").expect("a token"), m.secret("TRIGGER_PROJECT_REF").expect("a ref"));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Runtime::new().expect("threads").block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let url = format!("{base}/api/v1/projects/{project}/prod/regenerate-api-key");
+        let reply = client.post(url).bearer_auth(token).send().await.expect("an answer");
+        assert!(reply.status().is_success(), "{}", reply.status());
+        let _: Value = reply.json().await.expect("JSON");
+    });
+    let rejected = refused(m, &["task", "runs"], 1, "task.key-rejected");
+    first_fix(m, &rejected).exits(0);
+    m.psn(&["task", "runs"]).exits(0);
+}
