@@ -10,6 +10,7 @@
 //! capabilities/  one folder per interface of the contract: policy.rs decides, host.rs implements
 //! hub/           the hub's folder, env files, connections, migrations, roles
 //! secret, redact what every layer may use: the secret type, and the filter that every output passes
+//! boundary       the seams where tests watch what leaves the process
 //! ```
 //!
 //! The arrows point down only.
@@ -17,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod atomic;
+pub mod boundary;
 pub mod capabilities;
 pub mod cli;
 pub mod error;

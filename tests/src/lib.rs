@@ -1,6 +1,12 @@
 //! A hub of its own for each test: a folder for the project, a PSN_HOME, and the psn binary between them.
 #![forbid(unsafe_code)]
 
+pub mod edge;
+pub mod found;
+pub mod points;
+pub mod rig;
+pub mod sample;
+
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -117,12 +123,7 @@ impl Machine {
 
     /// The value of a name in one of the env files.
     pub fn secret(&self, name: &str) -> Option<String> {
-        ["hub.env", "keys.env"].iter().find_map(|file| {
-            let text = std::fs::read_to_string(self.project().join("config").join(file)).ok()?;
-            let prefix = format!("{name}=");
-            let line = text.lines().find(|l| l.starts_with(&prefix))?;
-            Some(line[prefix.len()..].trim_matches('\'').trim_matches('"').to_owned())
-        })
+        secret_in(&self.project(), name)
     }
 
     pub fn read(&self, path: &Path) -> Vec<u8> {
@@ -137,6 +138,16 @@ impl Drop for Machine {
         // Whatever the test started goes with it; a hub that never ran says so and that is fine.
         let _ = self.command(&["local", "down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
+}
+
+/// The value of a name in one of the env files of a project.
+pub fn secret_in(project: &Path, name: &str) -> Option<String> {
+    ["hub.env", "keys.env"].iter().find_map(|file| {
+        let text = std::fs::read_to_string(project.join("config").join(file)).ok()?;
+        let prefix = format!("{name}=");
+        let line = text.lines().find(|l| l.starts_with(&prefix))?;
+        Some(line[prefix.len()..].trim_matches('\'').trim_matches('"').to_owned())
+    })
 }
 
 fn kill(child: &mut Child) {

@@ -33,8 +33,25 @@ pub(super) struct Common {
 pub(super) enum Command {
     /// Sets up the hub (`psn run setup`), or runs one step or task
     Run(Run),
-    /// Says what is set up
-    Status,
+    /// Says what setup would change, and changes nothing; exits 3 when there is anything
+    Plan(PlanArgs),
+    /// Does what a plan says, unless something is different from when it was made
+    Apply {
+        /// Made by `psn plan setup --out FILE`
+        file: PathBuf,
+    },
+    /// Says what was set up
+    Status {
+        /// Compares it with what is there now; exits 3 when something is not as setup left it
+        #[arg(long)]
+        drift: bool,
+    },
+    /// Says what of this hub psn would delete; with --confirm, deletes it
+    Teardown {
+        /// The hub's id, as `psn teardown` shows it
+        #[arg(long, value_name = "HUB_ID")]
+        confirm: Option<String>,
+    },
     /// The local hub: services on this machine that stand in for Neon and Trigger.dev
     #[command(subcommand)]
     Local(Local),
@@ -91,6 +108,16 @@ pub(super) struct Run {
     /// What a task is given, as JSON
     #[arg(long, value_name = "JSON")]
     pub(super) payload: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub(super) struct PlanArgs {
+    /// What is planned
+    #[arg(value_parser = ["setup"])]
+    pub(super) what: String,
+    /// Keeps the plan in a file, for `psn apply`
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]

@@ -4,9 +4,11 @@ mod config;
 mod exit;
 mod keys;
 mod local;
+mod plan;
 mod plugin;
 mod run;
 mod status;
+mod teardown;
 mod view;
 
 use std::io::IsTerminal as _;
@@ -122,7 +124,11 @@ async fn command(args: Args) -> Exit {
 async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedError> {
     match command {
         Command::Run(run) => run::run(context, run).await,
-        Command::Status => status::status(context).await,
+        Command::Plan(args) => plan::plan(context, args).await,
+        Command::Apply { file } => plan::apply(context, &file).await,
+        Command::Status { drift: false } => status::status(context).await,
+        Command::Status { drift: true } => status::drift(context).await,
+        Command::Teardown { confirm } => teardown::teardown(context, confirm).await,
         Command::Local(local) => local::local(context, local).await,
         Command::Keys(keys) => keys::keys(context, keys),
         Command::Config(config) => config::config(context, config),

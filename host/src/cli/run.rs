@@ -82,7 +82,11 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 pub(super) async fn open(context: &Context, create: bool) -> Result<Session, CodedError> {
-    Session::open(OpenOptions {
+    Session::open(options(context, create)).await
+}
+
+pub(super) fn options(context: &Context, create: bool) -> OpenOptions {
+    OpenOptions {
         project: context.common.project.clone(),
         hub: context.common.hub,
         command: context.command.clone(),
@@ -90,8 +94,7 @@ pub(super) async fn open(context: &Context, create: bool) -> Result<Session, Cod
         run_id: Arc::clone(&context.run_id),
         redactor: Arc::clone(&context.redactor),
         events: context.events.clone(),
-    })
-    .await
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,15 @@ use crate::events::Event;
 use crate::hub::HubKind;
 use crate::hub::{EnvFiles, Settings};
 use crate::pipeline::session::{find_project, hub_kind};
-use crate::pipeline::{FIRST_PARTY, Ledger, SETUP, home};
+use crate::pipeline::{self, FIRST_PARTY, Ledger, RunLock, SETUP, Session, home};
 use crate::plugins::registry::Registry;
 use crate::secret::{SecretBackend as _, is_public};
+
+/// Asks the services too: what setup did, compared with what is there.
+pub(super) async fn drift(context: &Context) -> Result<Done, CodedError> {
+    let mut session = Session::look(super::run::options(context, false)).await?;
+    Ok(Done::Summary(pipeline::drift(&mut session).await?))
+}
 
 pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), false)?;
@@ -63,6 +69,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
             "set_up": missing.is_empty(),
             "missing": missing,
             "steps": steps,
+            "running": RunLock::holder(&project.run_lock()),
             "trigger_project": public("TRIGGER_PROJECT_REF"),
             "keys": keys,
             "tasks": registry.tasks()?.iter().map(|t| t.manifest.task_id().to_owned()).collect::<Vec<_>>(),

@@ -3,6 +3,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use super::types::{Event, Level};
+use crate::boundary::{Kind, Phase, passed};
 use crate::redact::Redactor;
 
 /// Takes events in the order they happen.
@@ -88,11 +89,13 @@ fn escaped(line: String) -> String {
 impl Sink for Output {
     fn emit(&self, event: &Event) {
         let line = self.encode(event);
+        passed(Kind::Event, Phase::Before, || line.clone());
         {
             let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             // A reader that went away is no reason to stop in the middle of setup: what is done is recorded, and the next run tells.
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
+        passed(Kind::Event, Phase::After, || line.clone());
         if let Some(view) = &self.view {
             // People see what programs see: the line as it was written, not the event as it came in.
             if let Ok(event) = serde_json::from_str(&line) {

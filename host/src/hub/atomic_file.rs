@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
+use crate::boundary::{Kind, Phase, passed};
+
 /// How long one writer waits for another. A write takes milliseconds; who waits longer than this waits for a stopped process.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(5);
@@ -77,14 +79,21 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         Err(e) => return Err(FileError::io(path)(e)),
     }
     let temp = temp_path(path);
+    let at = |phase| passed(Kind::File, phase, || path.display().to_string());
+    at(Phase::Before);
     remove_if_there(&temp)?;
-    let written = write_temp(&temp, bytes, mode).and_then(|()| fs::rename(&temp, path).map_err(FileError::io(path)));
+    let written = write_temp(&temp, bytes, mode, || at(Phase::Begun)).and_then(|()| {
+        at(Phase::Written);
+        fs::rename(&temp, path).map_err(FileError::io(path))
+    });
     if written.is_err() {
         // Nothing half-written stays behind; if this fails too, the first error is the one to tell.
         let _ = fs::remove_file(&temp);
     }
     written?;
-    sync_folder(path)
+    sync_folder(path)?;
+    at(Phase::After);
+    Ok(())
 }
 
 /// Reads a file that a symbolic link may not stand for. `None` where there is none.
@@ -115,7 +124,7 @@ fn temp_path(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}{TEMP_SUFFIX}"))
 }
 
-fn write_temp(temp: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+fn write_temp(temp: &Path, bytes: &[u8], mode: u32, begun: impl FnOnce()) -> Result<(), FileError> {
     let io = FileError::io;
     let mut file = OpenOptions::new()
         .write(true)
@@ -126,6 +135,7 @@ fn write_temp(temp: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         .map_err(io(temp))?;
     // The mode given to open is narrowed by the umask; this one is not.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(io(temp))?;
+    begun();
     file.write_all(bytes).map_err(io(temp))?;
     file.sync_all().map_err(io(temp))
 }

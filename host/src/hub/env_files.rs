@@ -93,6 +93,20 @@ impl EnvFiles {
         Ok(atomic_file::replace(&self.folder.join(file), env.text().as_bytes(), MODE)?)
     }
 
+    /// Takes the lines of these names out of hub.env. What a person brought stays.
+    pub fn remove(&self, names: &[&str]) -> Result<(), EnvFilesError> {
+        let _lock = Lock::exclusive(&self.lock)?;
+        let mut env = self.read(HUB_ENV)?;
+        if !names.iter().any(|name| env.get(name).is_some()) {
+            return Ok(());
+        }
+        self.guard(HUB_ENV)?;
+        for name in names {
+            env.remove(name).map_err(|source| EnvFilesError::Text { file: HUB_ENV, source })?;
+        }
+        Ok(atomic_file::replace(&self.folder.join(HUB_ENV), env.text().as_bytes(), MODE)?)
+    }
+
     fn read(&self, file: &'static str) -> Result<EnvFile, EnvFilesError> {
         let bytes = zeroize::Zeroizing::new(atomic_file::read(&self.folder.join(Path::new(file)))?.unwrap_or_default());
         EnvFile::parse(&bytes).map_err(|source| EnvFilesError::Text { file, source })

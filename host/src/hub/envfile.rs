@@ -76,6 +76,19 @@ impl EnvFile {
     }
 }
 
+impl EnvFile {
+    /// Takes out every line that assigns the name.
+    pub fn remove(&mut self, name: &str) -> Result<(), EnvError> {
+        while let Some(entry) = self.entries.iter().rfind(|e| e.name == name) {
+            let start = self.text[..entry.span.start].rfind('\n').map_or(0, |at| at + 1);
+            let end = self.text[entry.span.end..].find('\n').map_or(self.text.len(), |at| entry.span.end + at + 1);
+            self.text.replace_range(start..end, "");
+            self.entries = parse(&self.text)?;
+        }
+        Ok(())
+    }
+}
+
 /// The value as it stands after `NAME=`, such that dotenv, dotenvx, node, bun and a shell all read the same bytes back; or why there
 /// is no such form.
 pub fn render(value: &str) -> Result<String, EnvError> {

@@ -194,6 +194,24 @@ pub async fn migrate(
     Ok(report)
 }
 
+/// All that this psn carries, in order.
+pub fn migrations() -> Vec<Version> {
+    EMBEDDED.iter().map(|m| Version { version: m.version, description: m.description.to_string() }).collect()
+}
+
+/// Takes psn's roles out of a database that stays, with all that they may do there. Answers those that were there.
+pub async fn drop_roles(
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plugins: &[Manifest],
+    deadline: Deadline,
+) -> Result<Vec<String>, MigrateError> {
+    let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
+    let dropped = roles::drop_all(&mut owner, plugins).await?;
+    let _ = sqlx::Connection::close(owner).await;
+    Ok(dropped)
+}
+
 /// What [`migrate`] would do; changes nothing.
 pub async fn inspect_migrations(
     secrets: &Secrets,

@@ -15,7 +15,10 @@ pub mod settings;
 pub use catalog::catalog_checks;
 pub use connection::{ConnectError, Purpose, TlsRoots, connect};
 pub use env_files::{EnvFiles, EnvFilesError};
-pub use migrate::{MigrateError, MigrateReport, MigrationFacts, inspect_catalog, inspect_migrations, migrate};
+pub use migrate::{
+    MigrateError, MigrateReport, MigrationFacts, Version, drop_roles, inspect_catalog, inspect_migrations, migrate,
+    migrations,
+};
 pub use project::{ProjectDir, ProjectError};
 pub use settings::{HubKind, Settings, SettingsError};
 

@@ -152,6 +152,20 @@ pub async fn apply(
     Ok(())
 }
 
+/// Drops psn's roles and everything that was granted to them. A role owns nothing: psn makes all things as the database's owner.
+pub async fn drop_all(owner: &mut PgConnection, plugins: &[Manifest]) -> Result<Vec<String>, RolesError> {
+    let plugins = plugins.iter().filter(|m| !m.db.is_empty()).map(|m| plugin_role(&m.plugin.name));
+    let mut dropped = Vec::new();
+    for role in plugins.chain([APP_ROLE.to_owned()]) {
+        if role_exists(owner, &role).await? {
+            execute(owner, format!("DROP OWNED BY {role}; DROP ROLE {role}"), format!("dropping the role {role}"))
+                .await?;
+            dropped.push(role);
+        }
+    }
+    Ok(dropped)
+}
+
 async fn plan_login(
     owner: &mut PgConnection,
     secrets: &Secrets,

@@ -32,6 +32,7 @@ impl ComponentStore {
     /// Idempotent.
     pub(super) fn put(&self, installed: &Installed) -> Result<(), StoreError> {
         std::fs::create_dir_all(&self.0)?;
+        atomic::sweep(&self.0)?;
         let grant = self.0.join(format!("{}.json", installed.sha256));
         // The component first: a grant without it is an answer of `Missing`, not a run of something else.
         let component = self.0.join(format!("{}.wasm", installed.sha256));

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::capabilities::context::Context;
 use crate::capabilities::db::{Db, DbAccess};
@@ -16,7 +17,7 @@ use crate::capabilities::{Call, Deadline, Meter};
 use crate::error::CodedError;
 use crate::events::EventSink;
 use crate::hub::TlsRoots;
-use crate::plugins::manifest::Manifest;
+use crate::plugins::manifest::{Manifest, parse_duration};
 use crate::redact::Redactor;
 use crate::runtime::{Capabilities, Loaded, Runtime};
 use crate::secret::Secrets;
@@ -53,7 +54,8 @@ impl Environment {
     /// What the plugin was granted, as live capabilities for one call.
     pub fn capabilities(&self, manifest: &Manifest) -> Result<Capabilities, CodedError> {
         let name = &manifest.plugin.name;
-        let http = Http::new(manifest, &self.services, Arc::clone(&self.secrets))?;
+        let http = Http::new(manifest, &self.services, Arc::clone(&self.secrets))?
+            .with_try_limit(http_timeout(&self.settings)?);
         let access = DbAccess::new(self.secrets.get(&role_url_secret(name)), self.tls.clone());
         Ok(Capabilities {
             http,
@@ -84,6 +86,23 @@ impl Environment {
             leaks: Vec::new(),
             transaction_open: false,
         }
+    }
+}
+
+/// The setting `http.timeout`: how long one try of a call may take, for networks that are slower than usual.
+pub const HTTP_TIMEOUT: &str = "http.timeout";
+/// Shorter than this no service answers reliably; longer than this nobody waits.
+const HTTP_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+
+pub(super) fn http_timeout(settings: &BTreeMap<String, String>) -> Result<Option<Duration>, CodedError> {
+    let Some(text) = settings.get(HTTP_TIMEOUT) else { return Ok(None) };
+    match parse_duration(text).filter(|d| HTTP_TIMEOUTS.contains(d)) {
+        Some(limit) => Ok(Some(limit)),
+        None => Err(CodedError::new(
+            "config.settings",
+            format!("config/psn.toml: {HTTP_TIMEOUT}: `{text}` is no time from 1s to 600s"),
+            [format!("psn config set {HTTP_TIMEOUT} 60s")],
+        )),
     }
 }
 

@@ -43,6 +43,18 @@ impl Ledger {
 
     pub fn record(&mut self, step: &str, record: StepRecord) -> std::io::Result<()> {
         self.steps.insert(step.to_owned(), record);
+        self.save()
+    }
+
+    /// What the step did is undone.
+    pub fn forget(&mut self, step: &str) -> std::io::Result<()> {
+        match self.steps.remove(step) {
+            Some(_) => self.save(),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&self) -> std::io::Result<()> {
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder)?;
         }

@@ -50,6 +50,16 @@ pub struct RunLock {
 }
 
 impl RunLock {
+    /// Who holds it now; none where nobody does, whatever a dead holder left written.
+    pub fn holder(path: &Path) -> Option<Holder> {
+        let mut file = File::open(path).ok()?;
+        // Shared, so that two who ask do not take each other for a holder.
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => read_holder(&mut file),
+            _ => None,
+        }
+    }
+
     /// `path` is the project's `.psn/run.lock`.
     pub fn acquire(path: &Path, command: &str) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.display().to_string(), source };
@@ -64,9 +74,7 @@ impl RunLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let holder = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
-                return Err(LockError::Held { holder });
+                return Err(LockError::Held { holder: read_holder(&mut file) });
             }
             Err(TryLockError::Error(e)) => return Err(io(e)),
         }
@@ -88,6 +96,11 @@ impl Drop for RunLock {
         // The next holder must not be told of this one. The kernel lock goes with the file either way.
         let _ = self.file.set_len(0);
     }
+}
+
+fn read_holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok())
 }
 
 fn describe(holder: Option<&Holder>) -> String {
@@ -114,7 +127,9 @@ mod tests {
             panic!("the second got it too, or was not told who holds it");
         };
         assert_eq!((holder.pid, holder.command.as_str()), (std::process::id(), "psn run setup"));
+        assert_eq!(RunLock::holder(&dir.path().join("run.lock")), Some(holder));
         drop(first);
+        assert_eq!(RunLock::holder(&dir.path().join("run.lock")), None);
         RunLock::acquire(&dir.path().join("run.lock"), "psn run keys").unwrap();
     }
 }

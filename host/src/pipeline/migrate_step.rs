@@ -17,6 +17,12 @@ use crate::hub;
 /// Migrations wait for locks, and a suspended database for its start.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// What would be done, in words.
+pub(super) fn changes(pending: &[hub::Version], roles: &[String]) -> Vec<String> {
+    let migrations = pending.iter().map(|m| format!("apply migration {:04} {}", m.version, m.description));
+    migrations.chain(roles.iter().cloned()).collect()
+}
+
 pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, CodedError> {
     let started = Instant::now();
     let manifests = session.registry.manifests()?;
@@ -40,9 +46,7 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
         Ok(facts) => facts,
         Err(e) => return fail(e.into()),
     };
-    let mut changes: Vec<String> =
-        facts.pending.iter().map(|m| format!("apply migration {:04} {}", m.version, m.description)).collect();
-    changes.extend(facts.roles.iter().cloned());
+    let changes = changes(&facts.pending, &facts.roles);
     let nothing_to_do = facts.is_done();
     if !nothing_to_do {
         emit(StepStatus::Running, place.title(), &mut |e| e.changes.clone_from(&changes));

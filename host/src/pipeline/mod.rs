@@ -1,5 +1,6 @@
-//! Steps in order: inspect → apply → verify; resume; the run lock.
+//! Steps in order: inspect → apply → verify; resume; plan, drift, teardown; the run lock.
 mod component_store;
+mod drift;
 pub mod environment;
 mod facts;
 pub mod home;
@@ -7,20 +8,26 @@ mod ledger;
 mod lock;
 mod migrate_step;
 mod outcome;
+mod plan;
 mod plugin_step;
 pub mod session;
 mod setup;
+mod survey;
 pub mod switch;
 mod task;
 pub mod task_runner;
+mod teardown;
 
+pub use drift::drift;
 pub use environment::Environment;
 pub use ledger::{Ledger, StepRecord};
 pub use lock::{Holder, LockError, RunLock};
 pub use outcome::{Ended, Tally};
+pub use plan::{Plan, apply, plan_setup};
 pub use session::{OpenOptions, Session};
 pub use setup::{SETUP, Slot, run_setup, run_single};
 pub use task::run_task;
+pub use teardown::{plan_teardown, teardown};
 
 use crate::plugins::registry::FirstParty;
 

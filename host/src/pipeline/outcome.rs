@@ -11,12 +11,14 @@ pub enum Ended {
     Failed,
     NeedsInput,
     NeedsConsent,
+    /// It would change something, and was only asked.
+    Planned,
 }
 
 impl Ended {
     /// Whether the next step may run.
     pub fn goes_on(self) -> bool {
-        matches!(self, Ended::Success | Ended::Skipped)
+        matches!(self, Ended::Success | Ended::Skipped | Ended::Planned)
     }
 }
 
@@ -27,12 +29,13 @@ pub struct Tally {
     succeeded: u32,
     skipped: u32,
     failed: u32,
+    planned: bool,
     stopped: Option<Ended>,
 }
 
 impl Tally {
     pub fn new(total: u32) -> Self {
-        Self { started: Instant::now(), total, succeeded: 0, skipped: 0, failed: 0, stopped: None }
+        Self { started: Instant::now(), total, succeeded: 0, skipped: 0, failed: 0, planned: false, stopped: None }
     }
 
     pub fn add(&mut self, ended: Ended) {
@@ -40,6 +43,7 @@ impl Tally {
             Ended::Success => self.succeeded += 1,
             Ended::Skipped => self.skipped += 1,
             Ended::Failed => self.failed += 1,
+            Ended::Planned => self.planned = true,
             Ended::NeedsInput | Ended::NeedsConsent => {}
         }
         if !ended.goes_on() {
@@ -50,7 +54,8 @@ impl Tally {
     pub fn summary(&self) -> Summary {
         Summary {
             status: match self.stopped {
-                None | Some(Ended::Success | Ended::Skipped) => StepStatus::Success,
+                None if self.planned => StepStatus::Planned,
+                None | Some(Ended::Success | Ended::Skipped | Ended::Planned) => StepStatus::Success,
                 Some(Ended::Failed) => StepStatus::Error,
                 Some(Ended::NeedsInput) => StepStatus::NeedsInput,
                 Some(Ended::NeedsConsent) => StepStatus::NeedsConsent,

@@ -47,11 +47,43 @@ pub(super) async fn run(session: &mut Session, installed: &Installed, place: &Pl
     }
 }
 
+/// What is true now, by the component's own account; changes nothing.
+pub(super) async fn inspect(
+    session: &mut Session,
+    installed: &Installed,
+    place: &Place,
+) -> Result<StepState, CodedError> {
+    let step = Step::new(session, installed, place).await?;
+    match step.repeat(&mut Usage::default(), Call::Inspect).await? {
+        Answer::State(state) => Ok(state),
+        Answer::Report(_) => unreachable!("inspect answers a state"),
+    }
+}
+
+/// Removes what the step made, and nothing else.
+pub(super) async fn destroy(
+    session: &mut Session,
+    installed: &Installed,
+    place: &Place,
+) -> Result<(Report, Usage), (CodedError, Usage)> {
+    let mut usage = Usage::default();
+    let step = match Step::new(session, installed, place).await {
+        Ok(step) => step,
+        Err(e) => return Err((e, usage)),
+    };
+    match step.repeat(&mut usage, Call::Destroy).await {
+        Ok(Answer::Report(report)) => Ok((report, usage)),
+        Ok(Answer::State(_)) => unreachable!("destroy answers a report"),
+        Err(e) => Err((e, usage)),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Call {
     Inspect,
     Apply,
     Verify,
+    Destroy,
 }
 
 enum Answer {
@@ -105,6 +137,7 @@ impl<'a> Step<'a> {
             Call::Inspect => runtime.inspect(&self.loaded, capabilities, cx).await.map(|r| r.map(Answer::State)),
             Call::Apply => runtime.apply(&self.loaded, capabilities, cx).await.map(|r| r.map(Answer::Report)),
             Call::Verify => runtime.verify(&self.loaded, capabilities, cx).await.map(|r| r.map(Answer::Report)),
+            Call::Destroy => runtime.destroy(&self.loaded, capabilities, cx).await.map(|r| r.map(Answer::Report)),
         })
     }
 
@@ -222,7 +255,7 @@ fn first_failure(checks: &[Check]) -> Option<CodedError> {
 }
 
 /// What only a person can supply, with the command that supplies it.
-fn need_event(need: &crate::runtime::Need) -> Need {
+pub(super) fn need_event(need: &crate::runtime::Need) -> Need {
     let next = if need.secret {
         vec![
             NextCommand {

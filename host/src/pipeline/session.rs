@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use psn_local_hub::lifecycle::{self, DaemonCommand, Endpoints, UpOptions};
 
-use super::environment::{Environment, Notes};
+use super::environment::{Environment, Notes, http_timeout};
 use super::facts::SessionFacts;
 use super::home;
 use super::ledger::Ledger;
 use super::lock::RunLock;
+use super::plugin_step::not_writable;
+use crate::atomic;
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{EventSink, Level};
@@ -16,7 +18,7 @@ use crate::hub::{self, EnvFiles, HubKind, ProjectDir, ProjectError, Settings, Tl
 use crate::plugins::registry::Registry;
 use crate::redact::Redactor;
 use crate::runtime::{Runtime, RuntimeOptions};
-use crate::secret::{Secret, Secrets};
+use crate::secret::{Secret, SecretBackend, SecretError, Secrets};
 
 /// What the command line says of the hub.
 pub struct OpenOptions {
@@ -41,7 +43,16 @@ pub struct Session {
     pub registry: Arc<Registry>,
     pub ledger: Ledger,
     pub local: Option<Endpoints>,
-    _lock: RunLock,
+    /// None where only is looked at a folder that no psn has been in.
+    _lock: Option<RunLock>,
+}
+
+/// What the command may do to the folder.
+enum Access {
+    /// Everything; a new hub gets this id, where one was planned.
+    Change { hub_id: Option<String> },
+    /// Nothing: keys of the local hub and the id of a new one are known to this process alone.
+    Look,
 }
 
 /// The hub's kind: the flag, else the settings, else local.
@@ -52,12 +63,34 @@ pub fn hub_kind(flag: Option<HubKind>, settings: &Settings) -> HubKind {
 impl Session {
     /// Opens the hub, starting the local services where they are needed.
     pub async fn open(options: OpenOptions) -> Result<Self, CodedError> {
-        let project = find_project(options.project.as_deref(), options.create)?;
-        let lock = RunLock::acquire(&project.run_lock(), &options.command)?;
+        Self::open_for(options, Access::Change { hub_id: None }).await
+    }
+
+    /// As [`Session::open`]; where the folder has no hub yet, it gets this id.
+    pub async fn open_as(options: OpenOptions, hub_id: String) -> Result<Self, CodedError> {
+        Self::open_for(options, Access::Change { hub_id: Some(hub_id) }).await
+    }
+
+    /// Opens the hub to look at it: changes nothing in the folder, and works in one without a hub too.
+    pub async fn look(options: OpenOptions) -> Result<Self, CodedError> {
+        Self::open_for(options, Access::Look).await
+    }
+
+    async fn open_for(options: OpenOptions, access: Access) -> Result<Self, CodedError> {
+        let looks = matches!(access, Access::Look);
+        let project = match find_project(options.project.as_deref(), options.create && !looks) {
+            Err(_) if looks && options.create => ProjectDir::at(options.project.as_deref().unwrap_or(Path::new(".")))?,
+            found => found?,
+        };
+        let lock = match looks && !project.run_lock().parent().is_some_and(Path::is_dir) {
+            true => None,
+            false => Some(RunLock::acquire(&project.run_lock(), &options.command)?),
+        };
         let settings = Settings::load(&project)?;
         let kind = hub_kind(options.hub, &settings);
-        let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&options.redactor))?;
-        let secrets = Arc::new(secrets);
+        let files = EnvFiles::new(&project);
+        let backend: Box<dyn SecretBackend> = if looks { Box::new(Remembered(files)) } else { Box::new(files) };
+        let secrets = Arc::new(Secrets::open(backend, Arc::clone(&options.redactor))?);
         check_kind(kind, &secrets)?;
 
         let (local, mut services, tls) = match kind {
@@ -74,7 +107,15 @@ impl Session {
             services.set(&service, base);
         }
 
-        let hub_id = hub_identity(kind, &secrets)?;
+        let planned = match &access {
+            Access::Change { hub_id } => hub_id.as_deref(),
+            Access::Look => None,
+        };
+        let hub_id = hub_identity(kind, &secrets, planned)?;
+        if !looks {
+            // What a killed run was writing. The lock says that no other is at it.
+            atomic::sweep(&project.state_dir(&hub_id)).map_err(|e| not_writable(&e))?;
+        }
         let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY)?);
         let runtime = Runtime::new(RuntimeOptions {
             cache_dir: Some(home::psn_home().join("cache")),
@@ -104,6 +145,7 @@ impl Session {
             run_id: options.run_id,
             hub_id,
         };
+        http_timeout(&environment.settings)?;
         let ledger = Ledger::open(&project, &environment.hub_id);
         Ok(Session { project, kind, environment, registry, ledger, local, _lock: lock })
     }
@@ -197,13 +239,29 @@ fn adopt_local_keys(secrets: &Secrets) -> Result<(), CodedError> {
     Ok(())
 }
 
+/// What is kept lives as long as the process.
+struct Remembered(EnvFiles);
+
+impl SecretBackend for Remembered {
+    fn load(&self) -> Result<std::collections::BTreeMap<String, Secret>, SecretError> {
+        self.0.load()
+    }
+
+    fn store(&self, _: &str, _: &Secret) -> Result<(), SecretError> {
+        Ok(())
+    }
+}
+
 /// Names the hub at its first setup, and makes its key.
-fn hub_identity(kind: HubKind, secrets: &Secrets) -> Result<String, CodedError> {
+fn hub_identity(kind: HubKind, secrets: &Secrets, planned: Option<&str>) -> Result<String, CodedError> {
     secrets.set("PSN_HUB", Secret::new(kind.as_str()))?;
+    if let Some(id) = planned.filter(|_| !secrets.exists("PSN_HUB_ID")) {
+        secrets.set("PSN_HUB_ID", Secret::new(id))?;
+    }
     secrets.generate("PSN_HUB_ID", HUB_ID_BYTES)?;
     secrets.generate("HUB_ENCRYPTION_KEY", HUB_KEY_BYTES)?;
     let id = secrets.get("PSN_HUB_ID").map(|s| s.expose().to_owned()).unwrap_or_default();
-    if id.len() != 2 * HUB_ID_BYTES || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !is_hub_id(&id) {
         return Err(CodedError::new(
             "config.invalid",
             "config/hub.env: PSN_HUB_ID is not 8 hex digits",
@@ -214,6 +272,11 @@ fn hub_identity(kind: HubKind, secrets: &Secrets) -> Result<String, CodedError> 
         ));
     }
     Ok(id)
+}
+
+/// As [`hub_identity`] makes them.
+pub(super) fn is_hub_id(id: &str) -> bool {
+    id.len() == 2 * HUB_ID_BYTES && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// 32 bits: enough to tell the hubs of one account apart by name.

@@ -1,4 +1,6 @@
 //! Setup: five steps in order. A step that another plugin takes over keeps its place.
+use std::sync::Arc;
+
 use super::component_store::ComponentStore;
 use super::outcome::{Ended, Tally};
 use super::session::Session;
@@ -7,6 +9,7 @@ use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
 use crate::hub::HubKind;
 use crate::plugins::manifest::World;
+use crate::plugins::registry::Installed;
 
 /// One place in setup.
 #[derive(Debug)]
@@ -18,7 +21,7 @@ pub struct Slot {
 }
 
 /// The host's own step among the plugins'.
-const MIGRATE: &str = "migrate";
+pub(super) const MIGRATE: &str = "migrate";
 
 pub const SETUP: &[Slot] = &[
     Slot { name: "keys", title: "Checking keys…" },
@@ -36,6 +39,16 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Of setup's steps, in order.
+    pub(super) fn all() -> impl DoubleEndedIterator<Item = Place> {
+        let total = u32::try_from(SETUP.len()).unwrap_or(u32::MAX);
+        SETUP.iter().enumerate().map(move |(index, slot)| Place {
+            slot: slot.name.to_owned(),
+            title: slot.title.to_owned(),
+            position: Some((u32::try_from(index).map_or(total, |i| i + 1), total)),
+        })
+    }
+
     pub(super) fn slot(&self) -> &str {
         &self.slot
     }
@@ -68,11 +81,10 @@ impl Place {
 pub async fn run_setup(session: &mut Session) -> Result<Summary, CodedError> {
     let total = u32::try_from(SETUP.len()).unwrap_or(u32::MAX);
     let mut tally = Tally::new(total);
-    for (index, slot) in (1..).zip(SETUP) {
-        let place = Place { slot: slot.name.to_owned(), title: slot.title.to_owned(), position: Some((index, total)) };
+    for (done, place) in (0..).zip(Place::all()) {
         session.environment.events.emit(&Event::Progress {
             source: "setup".to_owned(),
-            done: index - 1,
+            done,
             total,
             message: place.title(),
         });
@@ -111,22 +123,27 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
     if place.slot() == MIGRATE {
         return migrate_step::run(session, place).await;
     }
-    let plugin =
-        session.environment.settings.get(&format!("steps.{}", place.slot())).map_or(place.slot(), String::as_str);
-    let installed = session.registry.get(plugin)?;
-    if installed.manifest.world() != World::Step {
-        return Err(CodedError::new(
-            "plugin.wrong-world",
-            format!("{plugin} is a task, and {} is a step of setup", place.slot()),
-            [format!("psn run {plugin}"), "psn plugin list".to_owned()],
-        ));
-    }
+    let installed = plugin_of(session, place.slot())?;
     // Only a step that deploys needs the tasks: a plugin that is damaged must not stop the others.
     let deploys = installed.manifest.hub.facts.iter().any(|topic| topic == "tasks");
     if session.kind == HubKind::Local && deploys {
         publish_tasks(session).await?;
     }
     plugin_step::run(session, &installed, place).await
+}
+
+/// The component that fills a place of setup.
+pub(super) fn plugin_of(session: &Session, slot: &str) -> Result<Arc<Installed>, CodedError> {
+    let plugin = session.environment.settings.get(&format!("steps.{slot}")).map_or(slot, String::as_str);
+    let installed = session.registry.get(plugin)?;
+    if installed.manifest.world() != World::Step {
+        return Err(CodedError::new(
+            "plugin.wrong-world",
+            format!("{plugin} is a task, and {slot} is a step of setup"),
+            [format!("psn run {plugin}"), "psn plugin list".to_owned()],
+        ));
+    }
+    Ok(installed)
 }
 
 /// What the local hub's engine will run, where it can find it.

@@ -59,6 +59,7 @@ impl Cache {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         // Not followed: a link could lead to a folder that changes hands.
         check(dir, &fs::symlink_metadata(dir).map_err(io)?, "a folder", fs::Metadata::is_dir)?;
+        atomic::sweep(dir).map_err(io)?;
         Ok(Self { dir: dir.to_owned(), key: key(dir)?, engine: engine_id(engine) })
     }
 

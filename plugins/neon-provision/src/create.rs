@@ -39,7 +39,9 @@ pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
 fn adopt(project: Project) -> Result<Noted, Failure> {
     log::info!("Adopting the Neon project {}", project.name; project = project.id);
     let chosen = project.name != find::project_name();
-    remember(project, Vec::new(), false, chosen)
+    // An earlier run that asked for it and was killed has made it all the same.
+    let created = notes::intent()?.is_some_and(|intent| intent.name == project.name);
+    remember(project, Vec::new(), created, chosen)
 }
 
 fn create(org_id: Option<String>) -> Result<Noted, Failure> {

@@ -142,9 +142,10 @@ fn keep_connection_strings(noted: &mut Noted) -> Result<(), Failure> {
             return Err(incomplete(&format!("Neon answered no connection string for {name}")));
         }
     }
+    // Before the note that says that all is done: a run that finds that note changes nothing any more.
+    notes::settled()?;
     noted.host = Some(endpoint.host);
-    notes::note(noted)?;
-    Ok(notes::settled()?)
+    Ok(notes::note(noted)?)
 }
 
 /// Without a note there may still be a project that an interrupted run created.

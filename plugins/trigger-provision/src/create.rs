@@ -41,7 +41,9 @@ pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
 fn adopt(project: Project) -> Result<Noted, Failure> {
     log::info!("Adopting the Trigger.dev project {}", project.name; project = project.external_ref);
     let chosen = context::setting("trigger.project_ref").is_some() && project.name != find::project_name();
-    remember(project, false, chosen)
+    // An earlier run that asked for it and was killed has made it all the same.
+    let created = notes::intent()?.is_some_and(|intent| intent.name == project.name);
+    remember(project, created, chosen)
 }
 
 fn create(org: &Org) -> Result<Noted, Failure> {

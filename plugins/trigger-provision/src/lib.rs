@@ -60,6 +60,8 @@ impl Step for TriggerProvision {
             Some(noted) if find::is_there(&noted)? => noted,
             _ => create::adopt_or_create()?,
         };
+        // From here on a run that is killed finds the note, and has nothing left to look for.
+        notes::settled()?;
         progress(1, 4, "Keeping its production key");
         trigger::keep_project_ref(&noted.external_ref)?;
         trigger::keep_environment_key(&noted.external_ref)?;
@@ -73,7 +75,6 @@ impl Step for TriggerProvision {
         environment::bring_up_to_date(&noted, &tasks)?;
         progress(3, 4, format!("Deploying {}", tasks.names()));
         deploy::bring_up_to_date(&noted, &tasks)?;
-        notes::settled()?;
         progress(4, 4, "The tasks are deployed");
         let verb = if noted.created { "Created" } else { "Adopted" };
         let message = format!("{verb} the Trigger.dev project {} and deployed {}", noted.name, tasks.names());

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::inject::Outgoing;
 use super::resolve::{Origin, Resolved};
 use super::wire::{Allowance, Bounded};
+use crate::boundary::{Kind, Phase, passed};
 use crate::capabilities::{Exceeded, Meter};
 
 /// How long one address gets to answer while there are others to try.
@@ -211,6 +212,8 @@ impl Connection {
     }
 
     async fn round_trip(&mut self, request: Request<Full<Bytes>>, meter: &mut Meter) -> Result<Answer, ExchangeError> {
+        let what = format!("{} {}", request.method(), request.uri());
+        passed(Kind::Http, Phase::Before, || what.clone());
         let response = self.sender.try_send_request(request).await.map_err(|mut e| {
             let unsent = e.take_message().is_some();
             let error = e.into_error();
@@ -222,7 +225,9 @@ impl Connection {
                 () => ExchangeError::Unanswered(causes(&error)),
             }
         })?;
-        read(response, meter).await
+        let answer = read(response, meter).await?;
+        passed(Kind::Http, Phase::After, || what);
+        Ok(answer)
     }
 }
 

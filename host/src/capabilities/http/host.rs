@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use chrono::Utc;
 use psn_bindings::imports::psn::plugin::http::{Error, Host, Request, Response};
 
@@ -11,10 +9,6 @@ use super::policy::{Authorised, Refused};
 use super::resolve::{ResolveError, Resolved};
 use super::retry::{MAX_RETRIES, chance, passing, wait};
 use crate::capabilities::View;
-
-/// From the first byte sent to the last byte received, for one try. A gateway in front of a service gives up after 100 s; the
-/// slowest call of a setup takes about 10 s.
-const TRY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why one try has no answer.
 enum Failed {
@@ -122,7 +116,7 @@ impl View<'_, Http> {
         authorised: &Authorised,
         outgoing: &Outgoing<'_>,
     ) -> wasmtime::Result<Result<Answer, Failed>> {
-        let until = tokio::time::Instant::now() + self.call.deadline.clamp(TRY_LIMIT);
+        let until = tokio::time::Instant::now() + self.call.deadline.clamp(self.cap.try_limit);
         let resolved = match tokio::time::timeout_at(until, Resolved::new(authorised, self.cap.lookup.as_ref())).await {
             Ok(Ok(resolved)) => resolved,
             Ok(Err(e @ ResolveError::NotPublic { .. })) => return Ok(Err(Failed::NotPublic(e.to_string()))),
@@ -164,9 +158,11 @@ impl View<'_, Http> {
             Failed::Deadline { sent } if self.call.deadline.passed() => {
                 error("deadline", format!("{call}: the call's deadline passed"), sent || reached)
             }
-            Failed::Deadline { sent } => {
-                error("deadline", format!("{call}: no whole answer within {} s", TRY_LIMIT.as_secs()), sent || reached)
-            }
+            Failed::Deadline { sent } => error(
+                "deadline",
+                format!("{call}: no whole answer within {} s", self.cap.try_limit.as_secs()),
+                sent || reached,
+            ),
         }
     }
 }

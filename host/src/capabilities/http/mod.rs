@@ -26,6 +26,7 @@ mod tests;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use psn_bindings::imports::psn::plugin::http::Request;
 use url::Url;
@@ -35,12 +36,17 @@ use crate::secret::Secrets;
 
 pub use services::{PolicyError, ServiceMap};
 
+/// From the first byte sent to the last byte received, for one try. A gateway in front of a service gives up after 100 s; the
+/// slowest call of a setup takes about 10 s.
+const TRY_LIMIT: Duration = Duration::from_secs(60);
+
 /// The services that one plugin may call, and its connections to them.
 pub struct Http {
     policy: policy::Policy,
     secrets: Arc<Secrets>,
     lookup: Box<dyn resolve::Lookup>,
     dialler: connect::Dialler,
+    try_limit: Duration,
 }
 
 impl Http {
@@ -55,6 +61,14 @@ impl Http {
             secrets,
             lookup: Box::new(resolve::SystemLookup),
             dialler: connect::Dialler::new(),
+            try_limit: TRY_LIMIT,
         })
+    }
+
+    /// Another limit for one try.
+    #[must_use]
+    pub fn with_try_limit(mut self, limit: Option<Duration>) -> Self {
+        self.try_limit = limit.unwrap_or(self.try_limit);
+        self
     }
 }

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::Instant;
 
+use crate::boundary::{self, Kind, Phase};
+
 /// Bytes of one stream that are read; what follows is thrown away as it comes, so that the program is not held up.
 const MAX_READ: usize = 4 << 20;
 
@@ -98,6 +100,7 @@ pub(super) async fn run(
     cwd: &Path,
     until: Instant,
 ) -> Result<Ran, RunError> {
+    boundary::passed(Kind::Tool, Phase::Before, || program.display().to_string());
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -133,6 +136,7 @@ pub(super) async fn run(
         }
         status
     };
+    boundary::passed(Kind::Tool, Phase::After, || program.display().to_string());
     Ok(Ran { exit_code: exit_code(status), stdout: out, stderr: err })
 }
 
