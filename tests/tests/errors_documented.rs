@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 2] = ["host/src", "local-hub/src"];
 
 /// Areas that error codes begin with.
-const AREAS: [&str; 17] = [
+const AREAS: [&str; 19] = [
     "component",
     "config",
     "db",
@@ -16,11 +16,13 @@ const AREAS: [&str; 17] = [
     "local",
     "migrate",
     "neon",
+    "plan",
     "plugin",
     "run",
     "runtime",
     "secrets",
     "state",
+    "teardown",
     "tool",
     "usage",
     "vault",
