@@ -171,6 +171,10 @@ fn replace(value: &mut Value, known: &[(String, &str)]) {
             let old = std::mem::take(map);
             for (name, mut inner) in old {
                 replace(&mut inner, known);
+                // The local hub tells a default until it has made the cluster.
+                if name == "pg_version" {
+                    inner = "VERSION".into();
+                }
                 let name = known.iter().fold(name, |name, (id, word)| name.replace(id.as_str(), word));
                 map.insert(name, inner);
             }

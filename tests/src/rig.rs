@@ -181,7 +181,10 @@ impl Case<'_> {
     pub fn neon_projects(&self) -> Vec<Value> {
         let (Some(id), Some(key)) = (self.secret("PSN_HUB_ID"), self.secret("NEON_API_KEY")) else { return Vec::new() };
         let name = format!("psn-hub-{id}");
-        let reply = self.rig.neon("GET", &format!("/projects?limit=400&search={name}"), &key).json();
+        let organisations = self.rig.neon("GET", "/users/me/organizations", &key).json();
+        let organisation = organisations["organizations"][0]["id"].as_str().unwrap_or_default().to_owned();
+        let path = format!("/projects?limit=100&search={name}&org_id={organisation}");
+        let reply = self.rig.neon("GET", &path, &key).json();
         let all = reply["projects"].as_array().cloned().unwrap_or_default();
         all.into_iter().filter(|p| p["name"] == name.as_str()).collect()
     }

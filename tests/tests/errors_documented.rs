@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 2] = ["host/src", "local-hub/src"];
 
 /// Areas that error codes begin with.
-const AREAS: [&str; 18] = [
+const AREAS: [&str; 20] = [
     "component",
     "config",
     "db",
@@ -16,12 +16,14 @@ const AREAS: [&str; 18] = [
     "local",
     "migrate",
     "neon",
+    "plan",
     "plugin",
     "run",
     "runtime",
     "secrets",
     "state",
     "task",
+    "teardown",
     "tool",
     "usage",
     "vault",

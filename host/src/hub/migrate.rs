@@ -112,6 +112,27 @@ impl MigrateError {
                 say("migrate.newer-hub", &["Update psn: the hub was migrated by a newer one"])
             }
             MigrateError::Locked => say("migrate.locked", &["psn run setup"]).retryable(),
+            MigrateError::Failed { source, .. } | MigrateError::Sql { source, .. } if is_state(source, READ_ONLY) => {
+                say(
+                    "migrate.read-only",
+                    &[
+                        "psql \"$DATABASE_URL_DIRECT\" -c 'SET default_transaction_read_only = off' -c 'ALTER ROLE CURRENT_USER RESET default_transaction_read_only'",
+                        "Where that is refused, look at the project's storage and plan: https://console.neon.tech/app/projects",
+                        "psn run setup",
+                    ],
+                )
+            }
+            MigrateError::Failed { source, .. } | MigrateError::Sql { source, .. } if is_state(source, DISK_FULL) => {
+                say(
+                    "migrate.disk-full",
+                    &[
+                        "Make room where the database is: df -h on the local hub, the project's storage and plan at Neon; then run the same command again",
+                    ],
+                )
+            }
+            MigrateError::Failed { source: sqlx::Error::Io(_), .. } => {
+                say("migrate.interrupted", &["psn run setup"]).retryable()
+            }
             MigrateError::Failed { .. } => say("migrate.failed", &["psn run setup"]),
             MigrateError::Sql { source: sqlx::Error::Io(_), .. } => {
                 say("migrate.interrupted", &["psn run setup"]).retryable()
@@ -119,6 +140,14 @@ impl MigrateError {
             MigrateError::Sql { .. } => say("migrate.database", &["psn run setup"]),
         }
     }
+}
+
+/// Postgres' states for a transaction that may not write, and for a server that has no room to.
+const READ_ONLY: &str = "25006";
+const DISK_FULL: &str = "53100";
+
+fn is_state(error: &sqlx::Error, state: &str) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(state)
 }
 
 fn roles_error(e: &RolesError) -> CodedError {

@@ -89,11 +89,8 @@ impl Step for NeonProvision {
         let Some(noted) = notes::noted()? else {
             return destroy_unnoted();
         };
-        if noted.chosen {
-            let message = format!(
-                "Left the Neon project {} alone: it was chosen in config/psn.toml, not made by psn",
-                noted.name
-            );
+        if noted.chosen || !noted.created {
+            let message = format!("Left the Neon project {} alone: psn adopted it, and did not make it", noted.name);
             notes::forget()?;
             return Ok(Report::new(message));
         }

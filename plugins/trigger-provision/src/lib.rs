@@ -85,10 +85,9 @@ impl Step for TriggerProvision {
         let Some(noted) = notes::noted()? else {
             return destroy_unnoted();
         };
-        if noted.chosen {
+        if noted.chosen || !noted.created {
             let name = &noted.name;
-            let message =
-                format!("Left the Trigger.dev project {name} alone: it was chosen in config/psn.toml, not made by psn");
+            let message = format!("Left the Trigger.dev project {name} alone: psn adopted it, and did not make it");
             notes::forget()?;
             return Ok(Report::new(message));
         }

@@ -1,0 +1,311 @@
+//! Whatever one call comes to, psn gets over it, or stops with an error whose fix leads to the same hub.
+//!
+//! The calls are those of a run that was watched, and each is spoilt in each way. `scripts/matrix.sh fault` takes all of them; a
+//! plain test run a sample.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use psn_tests::edge::{Call, Fault, SqlFault};
+use psn_tests::fix::{documented, error_of, follow, is_documented};
+use psn_tests::rig::{Ended, Rig};
+use psn_tests::{found, sample};
+use serde_json::Value;
+
+const SETUP: [&str; 2] = ["run", "setup"];
+/// So that an answer that never comes costs seconds here, and not a minute.
+const SETTINGS: &str = "[http]\ntimeout = \"2s\"\n";
+/// Cases of a sampled run.
+const SAMPLE: usize = 14;
+const SAMPLE_SQL: usize = 5;
+/// Databases that one local hub makes before another takes over: a deleted project stays on disk for a week.
+const CASES_PER_HUB: usize = 60;
+/// A poll more or less, and a run has a call more or less: as many, in percent, may not come up.
+const MISSED_PERCENT: usize = 10;
+
+/// Something that is spoilt.
+#[derive(Clone, Debug, Hash)]
+enum Spoilt {
+    Http { call: Call, before: Option<Call>, fault: usize },
+    Sql { number: usize, fault: usize },
+}
+
+const SQL_FAULTS: [SqlFault; 4] = [SqlFault::Refused, SqlFault::NoTls, SqlFault::LostBefore, SqlFault::LostAfter];
+
+#[derive(Default)]
+struct Tally {
+    tried: usize,
+    got_over: usize,
+    /// First error → how often.
+    stopped: BTreeMap<String, usize>,
+    words: BTreeSet<String>,
+    missed: Vec<String>,
+    failures: Vec<String>,
+    longest: Duration,
+}
+
+fn rig() -> Rig {
+    Rig::new(env!("CARGO_BIN_EXE_psn-tested"))
+}
+
+struct Clean {
+    calls: Vec<Call>,
+    sql_calls: usize,
+    connections: usize,
+    hub: Value,
+}
+
+fn clean_run(rig: &Rig) -> Clean {
+    // The first setup compiles the components.
+    rig.case().psn(&SETUP).answer.exits(0);
+    let case = rig.case();
+    case.configure(SETTINGS);
+    case.psn(&SETUP).answer.exits(0);
+    let (calls, sql_calls, connections) = (rig.http.calls(), rig.sql.calls(), rig.sql.connections());
+    assert!(
+        calls.len() >= 20 && sql_calls >= 20,
+        "{} calls, {sql_calls} to the database: they are not seen",
+        calls.len()
+    );
+    Clean { calls, sql_calls, connections, hub: found::hub(&case) }
+}
+
+/// Every call in every way.
+fn every(clean: &Clean) -> (Vec<Spoilt>, Vec<Spoilt>) {
+    let mut http = Vec::new();
+    for (at, call) in clean.calls.iter().enumerate() {
+        let before = at.checked_sub(1).map(|b| clean.calls[b].clone());
+        for fault in 0..Fault::ALL.len() {
+            http.push(Spoilt::Http { call: call.clone(), before: before.clone(), fault });
+        }
+    }
+    let mut sql = vec![Spoilt::Sql { number: 1, fault: 0 }];
+    sql.extend((1..=clean.connections).map(|number| Spoilt::Sql { number, fault: 1 }));
+    for number in 1..=clean.sql_calls {
+        sql.extend([2, 3].map(|fault| Spoilt::Sql { number, fault }));
+    }
+    (http, sql)
+}
+
+#[test]
+fn whatever_a_call_comes_to_psn_gets_over_it_or_says_how() {
+    let seed = sample::seed();
+    let started = Instant::now();
+    let (of, cases) = {
+        let first = rig();
+        let clean = clean_run(&first);
+        let (http, sql) = every(&clean);
+        let of =
+            format!("{} calls in {} ways, {} ways for the database", clean.calls.len(), Fault::ALL.len(), sql.len());
+        eprintln!("fault matrix: {of}; seed {seed}");
+        let way = |s: &Spoilt| match s {
+            Spoilt::Http { fault, .. } => *fault,
+            Spoilt::Sql { fault, .. } => Fault::ALL.len() + fault,
+        };
+        let (most, most_sql) = if sample::is_full() { (http.len(), sql.len()) } else { (SAMPLE, SAMPLE_SQL) };
+        let mut cases = sample::spread(&http, way, most, seed);
+        cases.extend(sample::spread(&sql, way, most_sql, seed));
+        if !sample::is_full() {
+            let tally = Mutex::new(Tally::default());
+            cases.iter().for_each(|spoilt| spoil(&first, spoilt, &clean.hub, &tally));
+            return report(tally.into_inner().expect("no panic"), seed);
+        }
+        (of, cases)
+    };
+    let next = Mutex::new(cases.chunks(CASES_PER_HUB));
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..sample::workers() {
+            scope.spawn(|| {
+                loop {
+                    let Some(chunk) = next.lock().expect("no panic").next() else { return };
+                    let rig = rig();
+                    let clean = clean_run(&rig);
+                    chunk.iter().for_each(|spoilt| spoil(&rig, spoilt, &clean.hub, &tally));
+                    let tried = tally.lock().expect("no panic").tried;
+                    eprintln!("fault matrix: {tried} of {} after {:.0?}", cases.len(), started.elapsed());
+                }
+            });
+        }
+    });
+    eprintln!("fault matrix: all of {of}");
+    report(tally.into_inner().expect("no panic"), seed);
+}
+
+fn name(spoilt: &Spoilt) -> String {
+    match spoilt {
+        Spoilt::Http { call, fault, .. } => {
+            format!("{} {} (no. {}): {:?}", call.service, call.request, call.nth, Fault::ALL[*fault])
+        }
+        Spoilt::Sql { number, fault } => format!("database {number}: {:?}", SQL_FAULTS[*fault]),
+    }
+}
+
+fn spoil(rig: &Rig, spoilt: &Spoilt, expected: &Value, tally: &Mutex<Tally>) {
+    let case = rig.case();
+    case.configure(SETTINGS);
+    rig.http.begin();
+    rig.sql.begin();
+    match spoilt {
+        Spoilt::Http { call, before, fault } => rig.http.spoil(call, before.as_ref(), Fault::ALL[*fault]),
+        Spoilt::Sql { number, fault } => rig.sql.spoil(*number, SQL_FAULTS[*fault]),
+    }
+    let ended = case.spawn(&SETUP, &[]);
+    let fired = rig.http.fired() || rig.sql.fired();
+    let mut failures = Vec::new();
+    let mut followed = None;
+    if ended.answer.code != Some(0) {
+        let how = follow(&case, &ended, &SETUP);
+        failures.extend(how.lost.clone());
+        failures.extend(undocumented(&how.codes));
+        followed = Some(how);
+    }
+    if failures.is_empty() {
+        failures.extend(found::differences(expected, &found::hub(&case)));
+    }
+    let name = name(spoilt);
+    let mut tally = tally.lock().expect("no panic");
+    tally.tried += 1;
+    tally.longest = tally.longest.max(ended.elapsed);
+    if !fired {
+        tally.missed.push(name.clone());
+    }
+    match followed {
+        None => tally.got_over += 1,
+        Some(how) => {
+            *tally.stopped.entry(how.codes.first().cloned().unwrap_or_default()).or_default() += 1;
+            tally.words.extend(how.words);
+        }
+    }
+    if !failures.is_empty() {
+        eprintln!("FAILED {name}: {}", failures.join("; "));
+        tally.failures.push(format!("{name}: {}", failures.join("; ")));
+    }
+}
+
+fn undocumented(codes: &[String]) -> Vec<String> {
+    let documented = documented();
+    codes.iter().filter(|c| !is_documented(&documented, c)).map(|c| format!("{c} is not in docs/errors.md")).collect()
+}
+
+fn report(tally: Tally, seed: u64) {
+    let stopped: usize = tally.stopped.values().sum();
+    eprintln!(
+        "fault matrix: {} cases tried, {} got over, {stopped} stopped and led on by the fix, {} failed, {} did not come up; longest {:.1?}; seed {seed}",
+        tally.tried,
+        tally.got_over,
+        tally.failures.len(),
+        tally.missed.len(),
+        tally.longest
+    );
+    for (code, count) in &tally.stopped {
+        eprintln!("  {code}: {count}");
+    }
+    for words in &tally.words {
+        eprintln!("  for a person: {words}");
+    }
+    assert!(tally.failures.is_empty(), "seed {seed}:\n{}", tally.failures.join("\n"));
+    assert!(
+        tally.missed.len() * 100 <= tally.tried * MISSED_PERCENT,
+        "seed {seed}: did not come up: {:?}",
+        tally.missed
+    );
+}
+
+/// What a database can be like, made real: psn stops with this code, and once it is mended, the fix leads to the hub.
+#[test]
+fn a_database_in_trouble_is_named_and_the_fix_leads_on() {
+    let rig = rig();
+    let clean = clean_run(&rig);
+    for (code, make, mend) in TROUBLES {
+        let case = rig.case();
+        for step in ["keys", "neon-provision"] {
+            case.psn(&["run", step]).answer.exits(0);
+        }
+        let admin = Admin::of(&rig);
+        let held = admin.run(make);
+        let ended: Ended = case.psn(&SETUP);
+        let error = error_of(&ended).unwrap_or_else(|e| panic!("{code}: {e}"));
+        assert_eq!(error["code"], *code, "{error}");
+        drop(held);
+        let _ = admin.run(mend);
+        let how = follow(&case, &ended, &SETUP);
+        assert!(how.lost.is_none() && undocumented(&how.codes).is_empty(), "{code}: {how:?}");
+        assert_eq!(found::differences(&clean.hub, &found::hub(&case)), Vec::<String>::new(), "{code}");
+    }
+}
+
+/// Code; what makes the trouble, as the server's superuser; what a person does about it. The first statement's session stays open.
+const TROUBLES: &[(&str, &[&str], &[&str])] = &[
+    // Another session is in the middle of making what migration makes first.
+    ("migrate.locked", &["BEGIN", "CREATE SCHEMA psn"], &[]),
+    (
+        "migrate.read-only",
+        &["ALTER ROLE hub_owner SET default_transaction_read_only = on"],
+        &["ALTER ROLE hub_owner RESET default_transaction_read_only"],
+    ),
+    (
+        "migrate.disk-full",
+        &[
+            "CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$",
+            "CREATE EVENT TRIGGER full_disk ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.full_disk()",
+        ],
+        &["DROP EVENT TRIGGER full_disk", "DROP FUNCTION public.full_disk()"],
+    ),
+    // What is kept here is no longer the password: setup asks Neon for it anew.
+    ("hub.auth", &["ALTER ROLE hub_owner PASSWORD 'another'"], &[]),
+];
+
+/// The folder of the socket of the server on this port: its postmaster.pid names both.
+fn socket(folder: &std::path::Path, port: u16) -> Option<String> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        let found = match std::fs::read_to_string(path.join("postmaster.pid")) {
+            Ok(text) => {
+                let lines: Vec<&str> = text.lines().map(str::trim).collect();
+                (lines.get(3) == Some(&port.to_string().as_str())).then(|| lines[4].to_owned())
+            }
+            Err(_) if path.is_dir() => socket(&path, port),
+            Err(_) => None,
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// The server's superuser, past the edge.
+struct Admin {
+    runtime: tokio::runtime::Runtime,
+    options: sqlx::postgres::PgConnectOptions,
+}
+
+impl Admin {
+    fn of(rig: &Rig) -> Self {
+        let home = rig.machine.home().join("local-hub");
+        let password = std::fs::read_to_string(home.join("superuser.secret")).expect("the clusters' secret");
+        // It may log in by the socket only.
+        let socket = socket(&home.join("pg"), rig.sql.upstream()).expect("the cluster's socket");
+        let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
+            .socket(socket)
+            .port(rig.sql.upstream())
+            .username("cloud_admin")
+            .password(password.trim())
+            .database("hub");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self { runtime: runtime.expect("a runtime"), options }
+    }
+
+    /// In one session, which lives as long as the answer.
+    fn run(&self, statements: &[&'static str]) -> sqlx::PgConnection {
+        use sqlx::Connection as _;
+        self.runtime.block_on(async {
+            let mut db = sqlx::PgConnection::connect_with(&self.options).await.expect("the superuser may log in");
+            for sql in statements {
+                sqlx::raw_sql(*sql).execute(&mut db).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+            }
+            db
+        })
+    }
+}
