@@ -27,7 +27,7 @@ pub mod table;
 mod world;
 
 pub use attack::{Attack, attacks};
-pub use suite::{Options, Row, run};
+pub use suite::{Options, Row, run_within as run};
 
 /// The suite could not be run. That says nothing about psn's defences.
 #[derive(Debug, thiserror::Error)]

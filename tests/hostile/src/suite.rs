@@ -73,8 +73,6 @@ pub async fn run_within(options: &Options, on_row: &mut (dyn FnMut(&Row) + Send)
     tokio::time::timeout(options.limit, run_suite(options, on_row)).await.unwrap_or(Err(late))
 }
 
-pub use run_within as run;
-
 fn needs_role(attack: &Attack) -> bool {
     attack.wants_database() && attack.expected.migrated.is_empty() && attack.expected.added.is_empty()
 }
