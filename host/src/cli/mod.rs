@@ -1,6 +1,7 @@
 //! Commands: they turn results into events and exit codes. Nothing else in psn writes to standard output.
 mod args;
 mod config;
+mod consent_prompt;
 mod exit;
 mod keys;
 mod local;
@@ -40,6 +41,8 @@ enum Done {
     Summary(Summary),
     /// It answered with a result event, or had nothing to say.
     Ok,
+    /// It answered, and someone has to agree to something before it goes on.
+    NeedsPerson,
     /// It wrote to standard output in another form, by its own definition (`--help`, a schema).
     Silent,
 }
@@ -111,6 +114,7 @@ async fn command(args: Args) -> Exit {
             exit
         }
         Ok(Done::Ok | Done::Silent) => Exit::Done,
+        Ok(Done::NeedsPerson) => Exit::NeedsPerson,
         Err(error) => {
             let exit = Exit::of_error(&error);
             context.events.emit(&Event::Error { error });

@@ -1,5 +1,6 @@
 //! Steps in order: inspect → apply → verify; resume; the run lock.
 mod component_store;
+pub mod consent;
 pub mod environment;
 mod facts;
 pub mod home;
