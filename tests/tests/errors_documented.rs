@@ -80,6 +80,7 @@ fn every_code_has_its_section() {
         "plugin.name",
         "plugin.version",
         "plugin.world",
+        "policy.toml",
     ];
     let mut missing: Vec<String> = Vec::new();
     for file in &files {

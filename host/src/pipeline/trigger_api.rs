@@ -107,7 +107,7 @@ impl TriggerApi {
         for (service, base) in hub::settings::services(&project)? {
             services.set(&service, base);
         }
-        let registry = Registry::open(project.path(), super::FIRST_PARTY)?;
+        let registry = Registry::open(project.path(), super::FIRST_PARTY);
         let mut tasks: Vec<String> = registry.tasks()?.iter().map(|t| t.manifest.task_id().to_owned()).collect();
         tasks.sort();
         Ok(Self {
