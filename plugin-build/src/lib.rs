@@ -23,6 +23,7 @@ const PROFILE: &str = "guest";
 pub const FIRST_PARTY: &[(&str, &str)] = &[
     ("keys", "psn-plugin-keys"),
     ("neon-provision", "psn-plugin-neon-provision"),
+    ("neon-provision-cli", "psn-plugin-neon-provision-cli"),
     ("trigger-provision", "psn-plugin-trigger-provision"),
     ("validate", "psn-plugin-validate"),
     ("watchdog", "psn-plugin-watchdog"),

@@ -1,4 +1,4 @@
-//! The vendors' own clients against the local hub: the real `neon` CLI and the real `@trigger.dev/sdk`, pinned in tests/clients.
+//! The vendors' own clients against the local hub: the real `neon` CLI, `@neondatabase/serverless` and `@trigger.dev/sdk`, pinned in tests/clients.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,6 +56,16 @@ fn the_vendors_own_clients_work_against_the_local_hub() {
         ],
     );
     assert!(checks >= 10, "{checks} checks of the neon CLI");
+
+    let api = text("neon");
+    let checks = node(
+        "serverless.mjs",
+        &[
+            ("SQL_URL", format!("{}/sql", api.strip_suffix("/api/v2").expect("the API's base"))),
+            ("DATABASE_URL", m.secret("DATABASE_URL_DIRECT").expect("a connection string")),
+        ],
+    );
+    assert!(checks >= 10, "{checks} checks of the serverless driver");
 
     let checks = node(
         "trigger.mjs",

@@ -66,11 +66,23 @@ impl Environment {
                 Notes::Memory => StateNotes::memory(),
             },
             vault: Vault::new(manifest, Arc::clone(&self.secrets)),
-            tool: Tools::new(manifest, Arc::clone(&self.secrets), self.cwd.clone()),
+            tool: Tools::new(manifest, Arc::clone(&self.secrets), self.cwd.clone())
+                .with_plain_env(self.addresses(manifest)),
             hub: HubFacts::new(manifest, Arc::clone(&self.facts)),
             context: Context::new(manifest, self.hub_id.clone(), self.settings.clone()),
             events: Events::new(),
         })
+    }
+
+    /// Where a plugin's programs find services that are not at their vendors'.
+    fn addresses(&self, manifest: &Manifest) -> BTreeMap<String, String> {
+        let wanted = manifest.tool.iter().flat_map(|tool| &tool.addresses);
+        wanted
+            .filter_map(|(name, service)| {
+                let address = self.services.get(service)?.as_str().trim_end_matches('/').to_owned();
+                Some((name.clone(), address))
+            })
+            .collect()
     }
 
     /// One call, within the limits of its manifest. `attempt` is counted from 1.

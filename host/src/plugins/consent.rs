@@ -93,6 +93,13 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
         let forms: Vec<_> = tool.args.iter().map(|args| format!("`{} {}`", tool.name, args.join(" "))).collect();
         let env = if tool.env.is_empty() { String::new() } else { format!(", which receives {}", list(&tool.env)) };
         asks.push(format!("run the program {} on this machine as {}{env}", tool.name, list(&forms)));
+        for (variable, service) in &tool.addresses {
+            asks.push(format!("tell {} in {variable} where {service} is, if it is elsewhere", tool.name));
+        }
+        for capture in &tool.capture {
+            let run = capture.args.join(" ");
+            asks.push(format!("have psn keep from what `{} {run}` prints: {}", tool.name, list(capture.names())));
+        }
     }
     if !manifest.hub.facts.is_empty() {
         asks.push(format!("see facts about the hub: {}", list(&manifest.hub.facts)));
@@ -203,6 +210,8 @@ generate = ["B"]
 name = "trigger"
 args = [["deploy", "--env", "prod"]]
 env = ["TRIGGER_ACCESS_TOKEN"]
+addresses = { TRIGGER_URL = "trigger" }
+capture = [{ args = ["deploy", "--env", "prod"], text = "D_KEY" }]
 [hub]
 facts = ["git"]
 [settings]
@@ -229,6 +238,8 @@ env = ["C_KEY"]
                 "know whether these secrets are there, not what they are: A_*",
                 "have psn make random secrets: B",
                 "run the program trigger on this machine as `trigger deploy --env prod`, which receives TRIGGER_ACCESS_TOKEN",
+                "tell trigger in TRIGGER_URL where trigger is, if it is elsewhere",
+                "have psn keep from what `trigger deploy --env prod` prints: D_KEY",
                 "see facts about the hub: git",
                 "read settings: neon.org_id",
                 "encrypt and decrypt stored tokens of: oauth:*",

@@ -152,9 +152,36 @@ pub struct Tool {
     /// Secrets that its environment holds.
     #[serde(default)]
     pub env: Vec<String>,
+    /// Variable → service: where the service is, told only where that is not at the vendor's (config/services.toml, the local hub).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<String, String>,
+    /// What of its output psn keeps; the guest gets a reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capture: Vec<ToolCapture>,
     /// How to install it, for the message when it is missing.
     #[serde(default)]
     pub install: Option<String>,
+}
+
+/// Secrets in the standard output of one argument list: all of it, or what stands at JSON pointers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ToolCapture {
+    /// One of the tool's `args`, as it stands there.
+    pub args: Vec<String>,
+    /// The name under which the whole output is kept, without white space around it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// JSON pointer → name of the secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub json: BTreeMap<String, String>,
+}
+
+impl ToolCapture {
+    /// The names under which something is kept.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.json.values().chain(&self.text)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -336,9 +363,23 @@ impl Manifest {
             }
         }
         let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
-        for name in captured.chain(&self.secrets.generate) {
+        let printed = self.tool.iter().flat_map(|t| &t.capture).flat_map(ToolCapture::names);
+        for name in captured.chain(printed).chain(&self.secrets.generate) {
             if RESERVED.contains(&name.as_str()) {
                 return invalid("capture", format!("{name} is psn's own; choose another name"));
+            }
+        }
+        for tool in &self.tool {
+            for capture in &tool.capture {
+                if !tool.args.contains(&capture.args) {
+                    return invalid("tool.capture.args", format!("{:?} is not one of the args of {}", capture.args, tool.name));
+                }
+                if capture.text.is_some() != capture.json.is_empty() {
+                    return invalid("tool.capture", "exactly one of text and json says what is kept".into());
+                }
+                if let Some(pointer) = capture.json.keys().find(|p| !p.is_empty() && !p.starts_with('/')) {
+                    return invalid("tool.capture.json", format!("`{pointer}` is no JSON pointer"));
+                }
             }
         }
         let limits = &self.limits;
@@ -449,6 +490,10 @@ deadline = "60s"
             ("[task]\ncron = \"* * * * *\"\n", "only a plugin of the world"),
             ("[[http]]\nservice = \"A b\"\nbase = \"https://x\"\nroutes = []\n", "kebab"),
             ("[secrets]\ngenerate = [\"PSN_HUB_ID\"]\n", "PSN_HUB_ID"),
+            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"b\"], text = \"X_KEY\" }]\n", "not one of the args"),
+            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"] }]\n", "exactly one"),
+            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], json = { x = \"X_KEY\" } }]\n", "no JSON pointer"),
+            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], text = \"PSN_HUB\" }]\n", "PSN_HUB"),
             ("[surprise]\n", "surprise"),
         ] {
             let e = Manifest::parse(format!("{SMALL}{tail}").as_bytes()).unwrap_err();
@@ -463,6 +508,17 @@ deadline = "60s"
         let c = Manifest::parse(format!("{SMALL}[hub]\nfacts = [\"git\"]\n").as_bytes()).unwrap();
         assert_eq!(a.capabilities_hash(), b.capabilities_hash());
         assert_ne!(a.capabilities_hash(), c.capabilities_hash());
+        let tool = format!("{SMALL}[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\n");
+        let hashes: std::collections::BTreeSet<String> = [
+            "",
+            "addresses = { T_HOST = \"neon\" }\n",
+            "capture = [{ args = [\"a\"], text = \"X_KEY\" }]\n",
+            "capture = [{ args = [\"a\"], json = { \"/a\" = \"X_KEY\" } }]\n",
+        ]
+        .iter()
+        .map(|tail| Manifest::parse(format!("{tool}{tail}").as_bytes()).unwrap().capabilities_hash())
+        .collect();
+        assert_eq!(hashes.len(), 4);
     }
 
     #[test]

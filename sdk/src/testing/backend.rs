@@ -176,7 +176,13 @@ pub(crate) fn tool_run(name: &str, args: &[&str]) -> Result<tool::Output, tool::
     world(|world| {
         world.manifest.check_tool(name, args);
         world.journal.push(format!("tool {name} {}", args.join(" ")));
-        world.script.tool(name, args)
+        let mut output = world.script.tool(name, args)?;
+        if output.is_success() {
+            for (secret, value) in world.manifest.capture_output(name, args, &mut output.stdout) {
+                world.secrets.insert(secret, value);
+            }
+        }
+        Ok(output)
     })
 }
 

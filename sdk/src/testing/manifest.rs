@@ -48,6 +48,18 @@ struct Secrets {
 struct Tool {
     name: String,
     args: Vec<Vec<String>>,
+    env: Vec<String>,
+    capture: Vec<ToolCapture>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ToolCapture {
+    args: Vec<String>,
+    /// JSON pointer, then secret.
+    json: BTreeMap<String, String>,
+    /// The secret that the whole output is.
+    text: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,7 +149,11 @@ impl Manifest {
             let captured = service.capture.values().flat_map(BTreeMap::values);
             service.inject.iter().chain(auth).chain(captured)
         });
-        let names = self.secrets.names.iter().chain(&self.secrets.generate).chain(of_services);
+        let of_tools = self.tool.iter().flat_map(|tool| {
+            let captured = tool.capture.iter().flat_map(|capture| capture.json.values().chain(&capture.text));
+            tool.env.iter().chain(captured)
+        });
+        let names = self.secrets.names.iter().chain(&self.secrets.generate).chain(of_services).chain(of_tools);
         assert!(
             names.into_iter().any(|pattern| covers(pattern, name)),
             "plugin.toml: [secrets] names lacks \"{name}\""
@@ -162,17 +178,39 @@ impl Manifest {
     }
 
     pub(crate) fn check_tool(&self, name: &str, args: &[&str]) {
-        let fits = |shape: &Vec<String>| {
-            shape.len() == args.len()
-                && shape.iter().zip(args).all(
-                    |(want, arg)| {
-                        if want == "{}" { !arg.starts_with('-') } else { want == arg }
-                    },
-                )
-        };
-        let allowed = self.tool.iter().any(|tool| tool.name == name && tool.args.iter().any(fits));
+        let allowed = self.tool.iter().any(|tool| tool.name == name && tool.args.iter().any(|shape| fits(shape, args)));
         assert!(allowed, "plugin.toml: [[tool]] \"{name}\" lacks the arguments {args:?}");
     }
+
+    /// Takes the secrets out of what a program printed, as the host does: each with its name.
+    pub(crate) fn capture_output(&self, name: &str, args: &[&str], stdout: &mut String) -> Vec<(String, String)> {
+        let tools = self.tool.iter().filter(|tool| tool.name == name);
+        let Some(capture) = tools.flat_map(|tool| &tool.capture).find(|capture| fits(&capture.args, args)) else {
+            return Vec::new();
+        };
+        let mut captured = Vec::new();
+        if let Some(name) = &capture.text {
+            captured.push((name.clone(), stdout.trim().to_owned()));
+            *stdout = crate::secrets::reference(name);
+        } else if let Ok(mut json) = serde_json::from_str::<serde_json::Value>(stdout) {
+            for (pointer, name) in &capture.json {
+                if let Some(slot) = json.pointer_mut(pointer)
+                    && let Some(value) = slot.as_str()
+                {
+                    captured.push((name.clone(), value.to_owned()));
+                    *slot = crate::secrets::reference(name).into();
+                }
+            }
+            *stdout = json.to_string();
+        }
+        captured
+    }
+}
+
+/// Whether the arguments have this shape.
+fn fits(shape: &[String], args: &[&str]) -> bool {
+    let fits_one = |(want, arg): (&String, &&str)| if want == "{}" { !arg.starts_with('-') } else { want == arg };
+    shape.len() == args.len() && shape.iter().zip(args).all(fits_one)
 }
 
 fn allows(patterns: &[String], name: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What becomes of a response before the guest sees it: captured values go to the secret store and leave references behind, and
 //! everything else passes the redactor.
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use psn_bindings::imports::psn::plugin::http::Response;
@@ -14,10 +15,10 @@ use crate::capabilities::Call;
 use crate::redact::{MIN_REDACTED_LEN, REDACTED, Redactor};
 use crate::secret::{MAX_SECRET_BYTES, Secret, SecretError, Secrets, is_public};
 
-/// A secret that a service answered could not be kept. The request was sent.
+/// A secret that was answered could not be kept. What was asked for was done.
 #[derive(Debug, thiserror::Error)]
-#[error("the service answered the secret {name}, and it could not be kept: {source}")]
-pub(super) struct NotKept {
+#[error("the secret {name} was answered, and could not be kept: {source}")]
+pub(in crate::capabilities) struct NotKept {
     name: String,
     source: SecretError,
 }
@@ -104,9 +105,9 @@ fn parse(body: &[u8]) -> Option<Value> {
     serde_json::from_slice(body).ok()
 }
 
-struct Captured {
-    name: String,
-    value: Secret,
+pub(in crate::capabilities) struct Captured {
+    pub(in crate::capabilities) name: String,
+    pub(in crate::capabilities) value: Secret,
 }
 
 /// A value that was to be captured and is none that can be.
@@ -136,7 +137,7 @@ fn pick<'c>(capture: &'c Capture, json: &Value) -> (Vec<Captured>, Vec<Missed<'c
     (captured, missed)
 }
 
-async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<(), NotKept> {
+pub(in crate::capabilities) async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<(), NotKept> {
     let captured: Vec<_> = captured.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
     for (name, value) in &captured {
         if !is_public(name) {
@@ -159,7 +160,7 @@ async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor
 }
 
 /// Replaces each captured value by its reference, wherever it stands.
-fn leave_references(json: &mut Value, captured: Vec<Captured>) -> bool {
+pub(in crate::capabilities) fn leave_references(json: &mut Value, captured: Vec<Captured>) -> bool {
     let mut changed = false;
     // What may be shown stays readable: the guest needs it for its next paths.
     for Captured { name, value } in captured.into_iter().filter(|c| !is_public(&c.name)) {
@@ -175,7 +176,7 @@ fn leave_references(json: &mut Value, captured: Vec<Captured>) -> bool {
     changed
 }
 
-fn redact_json(json: &mut Value, redactor: &Redactor) -> bool {
+pub(in crate::capabilities) fn redact_json(json: &mut Value, redactor: &Redactor) -> bool {
     rewrite(json, &mut |s| match redact(s, redactor) {
         Cow::Owned(clean) => Some(clean),
         Cow::Borrowed(_) => None,
@@ -201,36 +202,39 @@ fn rewrite(json: &mut Value, change: &mut dyn FnMut(&str) -> Option<String>) -> 
 }
 
 /// Without live secrets, and without passwords in URLs, which are secrets that psn has not met yet.
-fn redact<'t>(text: &'t str, redactor: &Redactor) -> Cow<'t, str> {
+pub(in crate::capabilities) fn redact<'t>(text: &'t str, redactor: &Redactor) -> Cow<'t, str> {
     match redactor.redact(text) {
         Cow::Borrowed(text) => without_url_passwords(text),
         Cow::Owned(text) => Cow::Owned(without_url_passwords(&text).into_owned()),
     }
 }
 
-/// `scheme://user:password@host`
-fn without_url_passwords(text: &str) -> Cow<'_, str> {
+pub(in crate::capabilities) fn without_url_passwords(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut kept = 0;
-    for (at, separator) in text.match_indices("://") {
-        let start = at + separator.len();
-        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\' | '`');
-        let authority = text[start..].split(ends).next().unwrap_or_default();
-        let Some((user_info, _)) = authority.rsplit_once('@') else { continue };
-        let Some((user, password)) = user_info.split_once(':') else { continue };
-        if password.is_empty() || password == REDACTED {
-            continue;
-        }
-        let from = start + user.len() + 1;
-        out.push_str(&text[kept..from]);
+    for range in url_passwords(text) {
+        out.push_str(&text[kept..range.start]);
         out.push_str(REDACTED);
-        kept = from + password.len();
+        kept = range.end;
     }
     if kept == 0 {
         return Cow::Borrowed(text);
     }
     out.push_str(&text[kept..]);
     Cow::Owned(out)
+}
+
+/// Where passwords stand in `scheme://user:password@host`.
+pub(in crate::capabilities) fn url_passwords(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    text.match_indices("://").filter_map(|(at, separator)| {
+        let start = at + separator.len();
+        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\' | '`');
+        let authority = text[start..].split(ends).next().unwrap_or_default();
+        let (user_info, _) = authority.rsplit_once('@')?;
+        let (user, password) = user_info.split_once(':')?;
+        let from = start + user.len() + 1;
+        (!password.is_empty() && password != REDACTED).then_some(from..from + password.len())
+    })
 }
 
 #[cfg(test)]

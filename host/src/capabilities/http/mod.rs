@@ -9,7 +9,7 @@
 //! capture.rs   Response     secrets kept and replaced
 //! ```
 mod address;
-mod capture;
+pub(super) mod capture;
 mod connect;
 mod headers;
 mod host;

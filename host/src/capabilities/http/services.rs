@@ -32,6 +32,11 @@ impl ServiceMap {
         map
     }
 
+    /// Where a service is, if not where a manifest says.
+    pub fn get(&self, service: &str) -> Option<&Url> {
+        self.overrides.get(service)
+    }
+
     /// A loopback address with its port is allowed here, and nowhere else.
     pub fn set(&mut self, service: &str, base: Url) {
         self.overrides.insert(service.to_owned(), base);

@@ -27,7 +27,10 @@ impl Policy {
             names.extend(service.capture.values().flat_map(|c| c.values().cloned()));
             names.extend_from_slice(&service.inject);
         }
-        names.extend(manifest.tool.iter().flat_map(|t| t.env.iter().cloned()));
+        for tool in &manifest.tool {
+            names.extend_from_slice(&tool.env);
+            names.extend(tool.capture.iter().flat_map(|capture| capture.names().cloned()));
+        }
         names.extend(manifest.task.iter().flat_map(|t| t.env.iter().cloned()));
         Self { names, generate: manifest.secrets.generate.clone(), warned: BTreeSet::new() }
     }

@@ -4,9 +4,12 @@ use std::ffi::OsString;
 use psn_bindings::imports::psn::plugin::tool::{Error, Host, Output};
 
 use super::Tools;
+use super::capture::receive;
 use super::policy::Allowed;
 use super::run::{RunError, run};
 use crate::capabilities::View;
+use crate::capabilities::http::capture::{url_passwords, without_url_passwords};
+use crate::secret::Secret;
 
 /// Bytes of each output stream that a guest gets. What a deployment prints is some KiB.
 const MAX_OUTPUT: usize = 256 * 1024;
@@ -46,11 +49,28 @@ impl Host for View<'_, Tools> {
         match run(&program, &allowed.args, env, &self.cap.cwd, until).await {
             Ok(ran) => {
                 let place = format!("the output of {name}");
-                Ok(Ok(Output {
-                    exit_code: ran.exit_code,
-                    stdout: ran.stdout.shown(MAX_OUTPUT, |text| self.call.redact(&place, text).into_owned()),
-                    stderr: ran.stderr.shown(MAX_OUTPUT, |text| self.call.redact(&place, text).into_owned()),
-                }))
+                // A password in a URL is a secret that psn may not have met yet, and may be printed a second time beside it.
+                for stream in [&ran.stdout, &ran.stderr] {
+                    let text = String::from_utf8_lossy(&stream.bytes);
+                    for range in url_passwords(&text) {
+                        self.call.redactor.register(&Secret::new(&text[range]));
+                    }
+                }
+                let mut filter =
+                    |text: &str| without_url_passwords(&self.call.redact(&place, text)).into_owned();
+                let stderr = ran.stderr.shown(MAX_OUTPUT, &mut filter);
+                // What a program that failed prints is no secret to keep, and is said to the guest like an error.
+                let stdout = match allowed.capture.filter(|_| ran.exit_code == 0) {
+                    None => ran.stdout.shown(MAX_OUTPUT, &mut filter),
+                    Some(wanted) => {
+                        let secrets = self.cap.secrets.clone();
+                        match receive(&mut *self.call, &place, &wanted, ran.stdout, &secrets).await {
+                            Ok(stdout) => stdout,
+                            Err(e) => return Ok(Err(error("failed", format!("`{name}` ran: {e}")))),
+                        }
+                    }
+                };
+                Ok(Ok(Output { exit_code: ran.exit_code, stdout, stderr }))
             }
             Err(e) => {
                 let code = if matches!(e, RunError::Deadline) { "deadline" } else { "failed" };
@@ -81,6 +101,9 @@ impl View<'_, Tools> {
                 .or_else(|| self.cap.plain.get(name).map(OsString::from));
             env.extend(value.map(|v| (name.clone(), v)));
         }
+        for name in &allowed.addresses {
+            env.extend(self.cap.plain.get(name).map(|address| (name.clone(), OsString::from(address))));
+        }
         env
     }
 }
@@ -107,14 +130,84 @@ name = "broken"
 args = [[]]
 "#;
 
+    const CAPTURING: &str = r#"
+[[tool]]
+name = "probe"
+args = [["script", "json"], ["script", "text"], ["script", "open"]]
+addresses = { PROBE_HOST = "neon" }
+[[tool.capture]]
+args = ["script", "json"]
+json = { "/connection_string" = "DATABASE_URL", "/absent" = "ABSENT_KEY" }
+[[tool.capture]]
+args = ["script", "text"]
+text = "DATABASE_URL_DIRECT"
+"#;
+
+    const URL: &str = "postgresql://owner:npg_canary0006@h/db";
+
+    #[tokio::test]
+    async fn what_is_to_be_kept_is_kept_and_not_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!(
+            r#"case $1 in
+json) echo '{{"connection_string":"{URL}","host":"h","password":"npg_canary0006"}}';;
+text) echo; echo '{URL}';;
+open) echo '{URL}'; echo 'password: npg_canary0006'; echo "$PROBE_HOST";;
+esac
+"#
+        );
+        let mut rig = rig_of(CAPTURING, dir.path(), &script);
+        let out = run(&mut rig, &["open"]).await.unwrap();
+        assert_eq!(out.stdout, "postgresql://owner:[redacted]@h/db\npassword: [redacted]\nhttp://127.0.0.1:9\n");
+        assert!(rig.cap.secrets.get("DATABASE_URL").is_none());
+
+        let out = run(&mut rig, &["json"]).await.unwrap();
+        assert_eq!(
+            out.stdout,
+            r#"{"connection_string":"{{secret:DATABASE_URL}}","host":"h","password":"[redacted]"}"#
+        );
+        assert_eq!(rig.cap.secrets.get("DATABASE_URL").unwrap().expose(), URL);
+        assert!(rig.cap.secrets.get("ABSENT_KEY").is_none());
+
+        let out = run(&mut rig, &["text"]).await.unwrap();
+        assert_eq!(out.stdout, "{{secret:DATABASE_URL_DIRECT}}");
+        assert_eq!(rig.cap.secrets.get("DATABASE_URL_DIRECT").unwrap().expose(), URL);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_looked_through_is_withheld() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig_of(CAPTURING, dir.path(), "echo 'password: npg_canary0007'");
+        assert_eq!(run(&mut rig, &["json"]).await.unwrap().stdout, "");
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig_of(CAPTURING, dir.path(), "true");
+        assert_eq!(run(&mut rig, &["text"]).await.unwrap().stdout, "");
+        assert!(rig.cap.secrets.get("DATABASE_URL_DIRECT").is_none());
+        // A program that failed has nothing to keep.
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig_of(CAPTURING, dir.path(), "echo 'no such project'; exit 1");
+        assert_eq!(run(&mut rig, &["text"]).await.unwrap().stdout, "no such project\n");
+        assert!(rig.cap.secrets.get("DATABASE_URL_DIRECT").is_none());
+    }
+
+
     /// A program called `probe` that does what `script` says.
     fn rig(dir: &Path, script: &str) -> Rig<Tools> {
+        rig_of(TABLES, dir, script)
+    }
+
+    fn rig_of(tables: &str, dir: &Path, script: &str) -> Rig<Tools> {
         // The shell under another name: a file that was just written may not be executable yet while other tests start programs.
         std::os::unix::fs::symlink("/bin/sh", dir.join("probe")).unwrap();
         std::fs::write(dir.join("script"), script).unwrap();
         let mut rig = Rig::with_secrets(|secrets| {
-            Tools::new(&manifest(TABLES), secrets, dir.to_owned()).with_plain_env(
-                [("ADDRESS".into(), "http://127.0.0.1:1".into()), ("TOKEN".into(), "weaker".into())].into(),
+            Tools::new(&manifest(tables), secrets, dir.to_owned()).with_plain_env(
+                [
+                    ("ADDRESS".into(), "http://127.0.0.1:1".into()),
+                    ("TOKEN".into(), "weaker".into()),
+                    ("PROBE_HOST".into(), "http://127.0.0.1:9".into()),
+                ]
+                .into(),
             )
         });
         rig.cap.programs =

@@ -1,4 +1,5 @@
 //! Command-line programs that the manifest names, with the arguments that it allows.
+mod capture;
 mod host;
 mod policy;
 mod run;
@@ -31,7 +32,7 @@ impl Tools {
         }
     }
 
-    /// Values that are no secrets, for the names in the manifest's `env` that no secret has: the address of the local hub, for example.
+    /// Values that are no secrets: for the names in the manifest's `addresses`, and for those in its `env` that no secret has.
     #[must_use]
     pub fn with_plain_env(mut self, values: BTreeMap<String, String>) -> Self {
         self.plain = values;

@@ -1,6 +1,6 @@
 //! Which programs a plugin may run, with which arguments, and which names their environment may hold.
 use crate::capabilities::clean::quoted;
-use crate::plugins::manifest::{Manifest, Tool};
+use crate::plugins::manifest::{Manifest, Tool, ToolCapture};
 use crate::plugins::withheld::{POLICY_TOML, Wish, Withheld};
 use crate::secret::is_secret_name;
 
@@ -60,6 +60,9 @@ pub(super) struct Allowed {
     pub(super) args: Vec<String>,
     /// Names that the environment holds besides the host's own.
     pub(super) env: Vec<String>,
+    /// Names that hold the address of a service, where there is one to tell.
+    pub(super) addresses: Vec<String>,
+    pub(super) capture: Option<ToolCapture>,
     pub(super) install: Option<String>,
 }
 
@@ -77,6 +80,8 @@ pub(super) enum Refused {
     NotAName(String),
     #[error("the manifest's env entry {} cannot be given to a program: it is no secret's name, or changes what a program loads", quoted(.0))]
     Environment(String),
+    #[error("the manifest's capture name {} is not a secret's name", quoted(.0))]
+    Capture(String),
 }
 
 impl Policy {
@@ -92,13 +97,14 @@ impl Policy {
             }
             return Err(Refused::Program {
                 name: name.to_owned(),
-                allow: format!("[[tool]]\nname = \"{}\"\nargs = [{}]", name.escape_debug(), shape(&args)),
+                allow: format!("[[tool]]\nname = \"{}\"\nargs = [{}]", name.escape_debug(), shape_line(&args)),
             });
         }
         if !is_plain_name(name) {
             return Err(Refused::NotAName(name.to_owned()));
         }
-        let Some(tool) = named.find(|t| t.args.iter().any(|shape| fits(shape, &args))) else {
+        let shape_of = |t: &Tool| t.args.iter().find(|shape| fits(shape, &args)).cloned();
+        let Some((tool, shape)) = named.find_map(|t| Some((t, shape_of(t)?))) else {
             let granted = self
                 .tools
                 .iter()
@@ -106,16 +112,27 @@ impl Policy {
                 .flat_map(|t| &t.args)
                 .map(|s| format!("{s:?}, "))
                 .collect::<String>();
-            return Err(Refused::Arguments { name: name.to_owned(), allow: format!("{granted}{}", shape(&args)) });
+            return Err(Refused::Arguments { name: name.to_owned(), allow: format!("{granted}{}", shape_line(&args)) });
         };
         if let Some(bad) = tool
             .env
             .iter()
+            .chain(tool.addresses.keys())
             .find(|n| !is_secret_name(n) || RESERVED.contains(&n.as_str()) || STEERING.iter().any(|s| n.starts_with(s)))
         {
             return Err(Refused::Environment(bad.clone()));
         }
-        Ok(Allowed { args, env: tool.env.clone(), install: tool.install.clone() })
+        let capture = tool.capture.iter().find(|capture| capture.args == shape).cloned();
+        if let Some(bad) = capture.iter().flat_map(ToolCapture::names).find(|name| !is_secret_name(name)) {
+            return Err(Refused::Capture(bad.clone()));
+        }
+        Ok(Allowed {
+            args,
+            env: tool.env.clone(),
+            addresses: tool.addresses.keys().cloned().collect(),
+            capture,
+            install: tool.install.clone(),
+        })
     }
 }
 
@@ -137,7 +154,7 @@ fn is_plain_name(name: &str) -> bool {
 }
 
 /// The arguments as a line of a manifest, short.
-fn shape(args: &[String]) -> String {
+fn shape_line(args: &[String]) -> String {
     let args: Vec<_> = args
         .iter()
         .take(MAX_ARGUMENTS)

@@ -87,16 +87,16 @@ fn a_project_of_the_name_is_adopted() {
     expect_settled_and_kept(&hub);
     let report = NeonProvision::apply().unwrap();
     assert_eq!(report.message, format!("Adopted the Neon project {NAME}"));
-    assert!(!hub.noted::<Noted>("project").unwrap().chosen);
+    assert!(!hub.noted::<Noted>("project").unwrap().created, "nobody noted an intent: somebody else made it");
 }
 
 #[test]
-fn a_chosen_project_is_noted_as_the_persons_own() {
+fn a_chosen_project_is_not_this_steps_own() {
     let hub = hub_in_org().setting("neon.project_id", "p-1");
     hub.expect("neon", "GET /projects/p-1").reply(200, json!({"project": project("p-1", "my-database")}));
     expect_settled_and_kept(&hub);
     NeonProvision::apply().unwrap();
-    assert!(hub.noted::<Noted>("project").unwrap().chosen);
+    assert!(!hub.noted::<Noted>("project").unwrap().created);
 }
 
 /// A creation may have been applied though it was not answered: it is looked for, and never asked for twice.
@@ -146,6 +146,7 @@ fn a_creation_that_does_not_show_is_left_to_the_next_run_which_looks_again_befor
     expect_search(&hub, &[project("p-1", NAME)]);
     expect_settled_and_kept(&hub);
     NeonProvision::apply().unwrap();
+    assert!(hub.noted::<Noted>("project").unwrap().created, "this step asked for it");
     drop(hub);
 
     // Long after, "not found" means that it was never made.
@@ -237,16 +238,83 @@ fn a_moved_endpoint_gets_new_strings_without_a_new_project() {
     assert_eq!(hub.noted::<Noted>("project").unwrap().host.as_deref(), Some("127.0.0.1:2"));
 }
 
+/// An adopted project that lacks `hub`, with these databases instead.
+fn expect_other_databases(hub: &Hub, databases: serde_json::Value) {
+    expect_project(hub, 200);
+    hub.expect("neon", "GET /projects/p-1/operations").reply(200, json!({"operations": []}));
+    expect_endpoint(hub, "ep-1");
+    hub.expect("neon", "GET /projects/p-1/connection_uri").reply(404, json!({"message": "role not found"}));
+    hub.expect("neon", "GET /projects/p-1/branches")
+        .reply(200, json!({"branches": [{"id": "br-2", "default": false}, {"id": "br-1", "default": true}]}));
+    hub.expect("neon", "GET /projects/p-1/branches/br-1/databases").reply(200, json!({"databases": databases}));
+}
+
+fn adopted() -> serde_json::Value {
+    let mut adopted = noted(None);
+    adopted["created"] = false.into();
+    adopted
+}
+
+#[test]
+fn an_adopted_projects_only_database_is_the_hubs() {
+    let hub = hub().note("project", adopted());
+    expect_other_databases(&hub, json!([{"name": "neondb", "owner_name": "neondb_owner"}]));
+    for pooled in [true, false] {
+        let request = hub
+            .expect("neon", "GET /projects/p-1/connection_uri")
+            .query("database_name", "neondb")
+            .query("role_name", "neondb_owner");
+        let request = if pooled { request.query("pooled", "true") } else { request.no_query("pooled") };
+        request.reply(200, json!({"uri": "postgresql://neondb_owner:npg_x@ep-1/neondb"}));
+    }
+    NeonProvision::apply().unwrap();
+    let noted: Noted = hub.noted("project").unwrap();
+    assert_eq!((noted.database.as_deref(), noted.role.as_deref()), (Some("neondb"), Some("neondb_owner")));
+}
+
 #[test]
 fn a_database_that_the_project_lacks_names_the_settings() {
-    let hub = hub().note("project", noted(None));
-    expect_project(&hub, 200);
-    hub.expect("neon", "GET /projects/p-1/operations").reply(200, json!({"operations": []}));
-    expect_endpoint(&hub, "ep-1");
-    hub.expect("neon", "GET /projects/p-1/connection_uri").reply(404, json!({"message": "role not found"}));
+    let hub1 = hub().note("project", noted(None));
+    expect_project(&hub1, 200);
+    hub1.expect("neon", "GET /projects/p-1/operations").reply(200, json!({"operations": []}));
+    expect_endpoint(&hub1, "ep-1");
+    hub1.expect("neon", "GET /projects/p-1/connection_uri").reply(404, json!({"message": "role not found"}));
     let failure = NeonProvision::apply().unwrap_err();
     assert_eq!(failure.code, "database-not-found");
     assert!(failure.fix[0].contains("neon.role"));
+    drop(hub1);
+
+    let hub2 = hub().note("project", adopted());
+    let of = |name: &str| json!({"name": name, "owner_name": "me"});
+    expect_other_databases(&hub2, json!([of("blog"), of("shop")]));
+    let failure = NeonProvision::apply().unwrap_err();
+    assert_eq!(failure.code, "database-unclear");
+    assert_eq!(failure.fix, ["psn config set neon.database blog", "psn config set neon.database shop"]);
+}
+
+#[test]
+fn a_key_that_may_not_create_is_told_which_project_it_is_for() {
+    let hub = hub_in_org();
+    expect_search(&hub, &[]);
+    expect_deleted(&hub, &[]);
+    expect_create(&hub).reply(403, json!({"code": "", "message": "not for this key"}));
+    hub.expect("neon", "GET /projects").no_query("search").reply(200, listing(&[project("p-7", "mine")]));
+    let failure = NeonProvision::apply().unwrap_err();
+    assert_eq!(failure.code, "key-cannot-create");
+    assert_eq!(failure.fix[0], "psn config set neon.project_id p-7");
+    assert!(hub.noted::<serde_json::Value>("intent").is_none(), "nothing was made");
+}
+
+#[test]
+fn a_deleted_project_is_recovered_when_a_person_says_so() {
+    let hub = hub_in_org().setting("neon.deleted_project", "recover:p-1");
+    let mut deleted = project("p-1", NAME);
+    deleted["deleted_at"] = "2026-11-20T00:00:00Z".into();
+    expect_search(&hub, &[]);
+    expect_deleted(&hub, &[deleted]);
+    hub.expect("neon", "POST /projects/p-1/recover").reply(200, json!({"project": project("p-1", NAME), "branches": []}));
+    expect_settled_and_kept(&hub);
+    assert_eq!(NeonProvision::apply().unwrap().message, format!("Adopted the Neon project {NAME}"));
 }
 
 #[test]

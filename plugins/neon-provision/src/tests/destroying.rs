@@ -22,10 +22,10 @@ fn a_failed_deletion_keeps_the_note() {
 }
 
 #[test]
-fn a_chosen_project_is_left_alone() {
-    let mut chosen = noted(Some("ep-1"));
-    chosen["chosen"] = true.into();
-    let hub = hub().note("project", chosen);
+fn an_adopted_project_is_left_alone() {
+    let mut adopted = noted(Some("ep-1"));
+    adopted["created"] = false.into();
+    let hub = hub().note("project", adopted);
     assert!(NeonProvision::destroy().unwrap().message.contains("alone"));
     assert!(hub.journal().iter().all(|line| !line.contains("neon")));
 }

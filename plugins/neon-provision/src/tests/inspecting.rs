@@ -7,6 +7,33 @@ fn pending() -> Vec<String> {
     }
 }
 
+fn only_need() -> Need {
+    match NeonProvision::inspect().unwrap() {
+        State::Needs(mut needs) if needs.len() == 1 => needs.remove(0),
+        other => panic!("not one need: {other:?}"),
+    }
+}
+
+#[test]
+fn settings_that_neon_would_refuse_are_asked_for_with_the_choices() {
+    let regions = json!({"regions": [{"region_id": "aws-us-east-1"}, {"region_id": "aws-eu-central-1"}]});
+    let hub = hub_in_org().setting("neon.region", "mars").setting("neon.pg_version", "9");
+    expect_search(&hub, &[]);
+    expect_deleted(&hub, &[]);
+    hub.expect("neon", "GET /regions").reply(200, regions.clone());
+    let State::Needs(needs) = NeonProvision::inspect().unwrap() else { panic!("no needs") };
+    assert_eq!(needs.iter().map(|need| need.name.as_str()).collect::<Vec<_>>(), ["neon.pg_version", "neon.region"]);
+    assert_eq!(needs[0].choices, ["18", "17", "16", "15", "14"]);
+    assert_eq!(needs[1].choices, ["aws-us-east-1", "aws-eu-central-1"]);
+    drop(hub);
+
+    let hub = hub_in_org().setting("neon.region", "aws-eu-central-1").setting("neon.pg_version", "17");
+    expect_search(&hub, &[]);
+    expect_deleted(&hub, &[]);
+    hub.expect("neon", "GET /regions").reply(200, regions);
+    pending();
+}
+
 #[test]
 fn without_a_key_nothing_is_asked() {
     let _hub = Hub::new(MANIFEST);
@@ -19,6 +46,7 @@ fn organizations() {
     let orgs = |ids: &[&str]| json!({"organizations": ids.iter().map(|id| json!({"id": id, "name": "N"})).collect::<Vec<_>>()});
     let ask = |status, body| {
         let hub = hub();
+        hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "a", "auth_method": "api_key_user"}));
         hub.expect("neon", "GET /users/me/organizations").reply(status, body);
         hub
     };
@@ -29,8 +57,9 @@ fn organizations() {
     assert_eq!(pending()[0], format!("Create the Neon project {NAME}"));
     drop(hub);
 
-    // A key of an organization itself may not ask, and implies its own.
-    let hub = ask(403, json!({"code": "", "message": "not allowed for organization API keys"}));
+    // A key of an organization itself implies its own.
+    let hub = self::hub();
+    hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "org-1", "auth_method": "api_key_org"}));
     hub.expect("neon", "GET /projects").no_query("org_id").reply(200, listing(&[]));
     expect_deleted(&hub, &[]);
     pending();
@@ -42,7 +71,8 @@ fn organizations() {
     assert_eq!(needs[0].choices, ["org-1", "org-2"]);
     drop(hub);
 
-    let _hub = ask(401, json!({"message": "no"}));
+    let hub = self::hub();
+    hub.expect("neon", "GET /auth").reply(401, json!({"message": "no"}));
     assert_eq!(NeonProvision::inspect().unwrap_err().code, "key-rejected");
 }
 
@@ -85,9 +115,15 @@ fn every_page_is_read() {
 fn several_projects_of_the_name_are_a_persons_choice() {
     let hub = hub_in_org();
     expect_search(&hub, &[project("p-1", NAME), project("p-2", NAME)]);
-    let failure = NeonProvision::inspect().unwrap_err();
-    assert_eq!(failure.code, "ambiguous-project");
-    assert!(failure.message.contains("p-1, p-2") && failure.fix[0].contains("neon.project_id"), "{failure:?}");
+    let need = only_need();
+    assert_eq!((need.name.as_str(), need.choices.as_slice()), ("neon.project_id", &["p-1".to_owned(), "p-2".into()][..]));
+    drop(hub);
+
+    // One that appears between `inspect` and `apply`.
+    let hub = hub_in_org();
+    expect_search(&hub, &[project("p-1", NAME), project("p-2", NAME)]);
+    let failure = NeonProvision::apply().unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("choice-needed", "psn config set neon.project_id p-1"));
     drop(hub);
 
     let hub = hub_in_org().setting("neon.project_id", "p-1");
@@ -122,16 +158,27 @@ fn a_deleted_project_is_offered_before_an_empty_one_is_made() {
     let hub = hub_in_org();
     expect_search(&hub, &[]);
     expect_deleted(&hub, &[deleted.clone()]);
-    let failure = NeonProvision::inspect().unwrap_err();
-    assert_eq!(failure.code, "project-recoverable");
-    assert_eq!(failure.fix[0], "neon projects recover p-old");
-    assert!(failure.fix[1].contains("neon.ignore_deleted = \"p-old\""), "{failure:?}");
+    let need = only_need();
+    assert_eq!(need.name, "neon.deleted_project");
+    assert_eq!(need.choices, ["recover:p-old", "leave:p-old"]);
+    assert!(need.origin.contains("2026-12-01"), "{}", need.origin);
     drop(hub);
 
-    let hub = hub_in_org().setting("neon.ignore_deleted", "p-old");
+    for (said, change) in [
+        ("leave:p-old", format!("Create the Neon project {NAME}")),
+        ("recover:p-old", format!("Recover the deleted Neon project {NAME} (p-old)")),
+    ] {
+        let hub = hub_in_org().setting("neon.deleted_project", said);
+        expect_search(&hub, &[]);
+        expect_deleted(&hub, &[deleted.clone()]);
+        assert_eq!(pending()[0], change);
+    }
+
+    // What was said of another one does not count.
+    let hub = hub_in_org().setting("neon.deleted_project", "leave:p-older");
     expect_search(&hub, &[]);
     expect_deleted(&hub, &[deleted]);
-    assert_eq!(pending()[0], format!("Create the Neon project {NAME}"));
+    assert_eq!(only_need().name, "neon.deleted_project");
 }
 
 #[test]

@@ -2,6 +2,7 @@ mod applying;
 mod destroying;
 mod inspecting;
 
+use psn_neon_step::Noted;
 use psn_plugin::testing::Hub;
 
 use super::*;
@@ -21,7 +22,7 @@ fn hub_in_org() -> Hub {
 fn noted(host: Option<&str>) -> serde_json::Value {
     json!({
         "id": "p-1", "name": NAME, "region_id": "aws-eu-central-1", "pg_version": 17,
-        "created": true, "chosen": false, "operations": [], "host": host,
+        "created": true, "operations": [], "host": host,
     })
 }
 

@@ -3,7 +3,7 @@
 use psn_plugin::prelude::*;
 
 use crate::{
-    neon::{self, Operation},
+    api::{Neon, Operation},
     notes::{self, Noted},
 };
 
@@ -31,17 +31,17 @@ fn progress_of(status: &str) -> Progress {
 }
 
 /// The operations of the creation, where it was this step's; else those that are under way now.
-pub(crate) fn wait(noted: &mut Noted) -> Result<(), Failure> {
+pub(crate) fn wait(neon: &impl Neon, noted: &mut Noted) -> Result<(), Failure> {
     let mut open = noted.operations.clone();
     if open.is_empty() {
         let running = |operation: &Operation| matches!(progress_of(&operation.status), Progress::Running);
-        open = neon::operations(&noted.id)?.into_iter().filter(running).map(|operation| operation.id).collect();
+        open = neon.operations(&noted.id)?.into_iter().filter(running).map(|operation| operation.id).collect();
     }
     let (mut pause, mut waited) = (FIRST_PAUSE_MS, 0);
     let mut failed = None;
     while let Some(id) = open.last() {
         // Operations are not kept for ever: one that Neon has forgotten has ended.
-        let Some(operation) = neon::operation(&noted.id, id)? else {
+        let Some(operation) = neon.operation(&noted.id, id)? else {
             open.pop();
             continue;
         };

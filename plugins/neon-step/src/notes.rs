@@ -4,29 +4,47 @@
 use psn_plugin::{Timestamp, state};
 use serde::{Deserialize, Serialize};
 
+use crate::api::Database;
+
 const NOTED: &str = "project";
 const INTENT: &str = "intent";
 
 /// The hub's project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Noted {
+pub struct Noted {
     pub id: String,
     pub name: String,
     pub region_id: Option<String>,
     pub pg_version: Option<u32>,
-    /// Created by this step on this machine; otherwise found by its name or chosen.
+    /// Created for this hub by this step, and so its own to delete. Any other was adopted, and stays.
     pub created: bool,
-    /// A person named it in config/psn.toml. It is theirs, and never deleted.
-    pub chosen: bool,
     /// Operations of its creation that have not been seen to end.
     pub operations: Vec<String>,
     /// The endpoint that the kept connection strings lead to.
     pub host: Option<String>,
+    /// The database that they lead to, and the role they log in as, where settings did not say.
+    #[serde(default)]
+    pub database: Option<String>,
+    #[serde(default)]
+    pub role: Option<String>,
+}
+
+impl Noted {
+    /// What the connection strings are for.
+    pub(crate) fn database(&self) -> Database {
+        use psn_plugin::context::setting;
+        let name = setting("neon.database").or_else(|| self.database.clone());
+        let owner = setting("neon.role").or_else(|| self.role.clone());
+        Database {
+            name: name.unwrap_or_else(|| crate::DATABASE.into()),
+            owner_name: owner.unwrap_or_else(|| crate::ROLE.into()),
+        }
+    }
 }
 
 /// A project of this name has been, or is about to be, asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Intent {
+pub struct Intent {
     pub name: String,
     pub org_id: Option<String>,
     pub started_at: Timestamp,
