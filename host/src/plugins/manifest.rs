@@ -372,7 +372,10 @@ impl Manifest {
         for tool in &self.tool {
             for capture in &tool.capture {
                 if !tool.args.contains(&capture.args) {
-                    return invalid("tool.capture.args", format!("{:?} is not one of the args of {}", capture.args, tool.name));
+                    return invalid(
+                        "tool.capture.args",
+                        format!("{:?} is not one of the args of {}", capture.args, tool.name),
+                    );
                 }
                 if capture.text.is_some() != capture.json.is_empty() {
                     return invalid("tool.capture", "exactly one of text and json says what is kept".into());
@@ -490,10 +493,19 @@ deadline = "60s"
             ("[task]\ncron = \"* * * * *\"\n", "only a plugin of the world"),
             ("[[http]]\nservice = \"A b\"\nbase = \"https://x\"\nroutes = []\n", "kebab"),
             ("[secrets]\ngenerate = [\"PSN_HUB_ID\"]\n", "PSN_HUB_ID"),
-            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"b\"], text = \"X_KEY\" }]\n", "not one of the args"),
+            (
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"b\"], text = \"X_KEY\" }]\n",
+                "not one of the args",
+            ),
             ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"] }]\n", "exactly one"),
-            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], json = { x = \"X_KEY\" } }]\n", "no JSON pointer"),
-            ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], text = \"PSN_HUB\" }]\n", "PSN_HUB"),
+            (
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], json = { x = \"X_KEY\" } }]\n",
+                "no JSON pointer",
+            ),
+            (
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], text = \"PSN_HUB\" }]\n",
+                "PSN_HUB",
+            ),
             ("[surprise]\n", "surprise"),
         ] {
             let e = Manifest::parse(format!("{SMALL}{tail}").as_bytes()).unwrap_err();

@@ -10,7 +10,9 @@ use super::harness::{FAULTS, Hub, context, project_id, serve, uri};
 async fn answers_are_replaced_as_often_as_asked() {
     let hub = Hub::start().await;
     let list = format!("/projects?org_id={}", hub.org);
-    for (status, retry_after, html) in [(423, None, false), (429, Some(7), false), (503, None, false), (524, None, true)] {
+    for (status, retry_after, html) in
+        [(423, None, false), (429, Some(7), false), (503, None, false), (524, None, true)]
+    {
         hub.fault(json!({"method": "GET", "path": "/projects", "times": 2,
                          "fault": {"reply": {"status": status, "retry_after": retry_after}}}))
             .await;
@@ -45,7 +47,8 @@ async fn a_creation_can_be_done_and_not_answered() {
     hub.fault(json!({"method": "POST", "path": "/projects", "fault": {"drop": {"applied": true}}})).await;
     assert!(post().await.is_err(), "no answer");
     assert_eq!(names().await, 1);
-    hub.fault(json!({"method": "POST", "path": "/projects", "fault": {"reply": {"status": 524, "applied": true}}})).await;
+    hub.fault(json!({"method": "POST", "path": "/projects", "fault": {"reply": {"status": 524, "applied": true}}}))
+        .await;
     assert_eq!(post().await.unwrap().status(), 524);
     assert_eq!(names().await, 2);
 }

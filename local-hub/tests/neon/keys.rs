@@ -49,7 +49,8 @@ async fn a_key_of_one_project_sees_and_changes_that_one_alone() {
     ] {
         assert_eq!(call(method.clone(), &path, body).await.0, 403, "{method} {path}");
     }
-    hub.refused(Method::POST, &keys, Some(json!({"key_name": "x", "project_id": "none-1"})), 404, "project not found").await;
+    hub.refused(Method::POST, &keys, Some(json!({"key_name": "x", "project_id": "none-1"})), 404, "project not found")
+        .await;
     let org_wide = hub.post(&keys, json!({"key_name": "all"})).await;
     let (_, list) = hub.call_as(org_wide["key"].as_str().unwrap(), Method::GET, "/projects", None).await;
     assert_eq!(list["projects"].as_array().unwrap().len(), 2);

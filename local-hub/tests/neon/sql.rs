@@ -5,8 +5,23 @@ use serde_json::{Value, json};
 use super::harness::{Hub, project_id, uri};
 
 const KEYS: [&str; 17] = [
-    "message", "code", "detail", "hint", "position", "internalPosition", "internalQuery", "severity", "where", "table",
-    "column", "schema", "dataType", "constraint", "file", "line", "routine",
+    "message",
+    "code",
+    "detail",
+    "hint",
+    "position",
+    "internalPosition",
+    "internalQuery",
+    "severity",
+    "where",
+    "table",
+    "column",
+    "schema",
+    "dataType",
+    "constraint",
+    "file",
+    "line",
+    "routine",
 ];
 
 struct Sql<'a> {
@@ -47,7 +62,8 @@ async fn statements_answer_as_the_driver_expects() {
     let created = hub.create(json!({})).await;
     let sql = Sql { hub: &hub, uri: uri(&created).to_owned() };
 
-    let (status, reply) = sql.ask(DRIVER, json!({"query": "select $1::int as x, $2::text[] as a", "params": ["5", ["p", null]]})).await;
+    let (status, reply) =
+        sql.ask(DRIVER, json!({"query": "select $1::int as x, $2::text[] as a", "params": ["5", ["p", null]]})).await;
     assert_eq!(status, 200, "{reply:#}");
     assert_eq!(
         reply,
@@ -67,18 +83,31 @@ async fn statements_answer_as_the_driver_expects() {
     assert_eq!((&reply["command"], &reply["rowCount"]), (&json!("INSERT"), &json!(1)));
 
     let error = sql.refused(DRIVER, json!({"query": "insert into t values (1)"}), 400).await;
-    assert_eq!((&error["code"], &error["constraint"], &error["table"]), (&json!("23505"), &json!("t_pkey"), &json!("t")));
+    assert_eq!(
+        (&error["code"], &error["constraint"], &error["table"]),
+        (&json!("23505"), &json!("t_pkey"), &json!("t"))
+    );
     assert_eq!(sql.refused(DRIVER, json!({"query": "selec 1"}), 400).await["code"], "42601");
     sql.refused(DRIVER, json!({"query": "copy t from stdin"}), 400).await;
     sql.refused(DRIVER, json!({"no": "query"}), 400).await;
 
     // One transaction: all of it or nothing, in the mode that was asked for.
-    let serializable: &[(&str, &str)] = &[DRIVER[0], DRIVER[1], ("Neon-Batch-Isolation-Level", "Serializable"), ("Neon-Batch-Read-Only", "true")];
-    let reply = sql.send(serializable, json!({"queries": [{"query": "show transaction_isolation"}, {"query": "show transaction_read_only"}]}).to_string()).await;
+    let serializable: &[(&str, &str)] =
+        &[DRIVER[0], DRIVER[1], ("Neon-Batch-Isolation-Level", "Serializable"), ("Neon-Batch-Read-Only", "true")];
+    let reply = sql
+        .send(
+            serializable,
+            json!({"queries": [{"query": "show transaction_isolation"}, {"query": "show transaction_read_only"}]})
+                .to_string(),
+        )
+        .await;
     assert_eq!(reply.headers()["neon-batch-isolation-level"], "Serializable");
     assert_eq!(reply.headers()["neon-batch-read-only"], "true");
     let body: Value = reply.json().await.unwrap();
-    assert_eq!([&body["results"][0]["rows"], &body["results"][1]["rows"]], [&json!([["serializable"]]), &json!([["on"]])]);
+    assert_eq!(
+        [&body["results"][0]["rows"], &body["results"][1]["rows"]],
+        [&json!([["serializable"]]), &json!([["on"]])]
+    );
     let batch = json!({"queries": [{"query": "insert into t values (2)"}, {"query": "insert into t values (1)"}]});
     assert_eq!(sql.refused(DRIVER, batch, 400).await["code"], "23505");
     let (_, reply) = sql.ask(DRIVER, json!({"query": "select count(*) from t"})).await;
@@ -96,11 +125,20 @@ async fn who_may_not_and_what_is_too_much() {
     let to = |uri: String| Sql { hub: &hub, uri };
 
     let wrong = to(good.replacen(password, "npg_wrong", 1)).refused(DRIVER, one.clone(), 400).await;
-    assert_eq!((&wrong["message"], &wrong["code"]), (&json!("password authentication failed for user 'neondb_owner'"), &Value::Null));
+    assert_eq!(
+        (&wrong["message"], &wrong["code"]),
+        (&json!("password authentication failed for user 'neondb_owner'"), &Value::Null)
+    );
     let admin = to(good.replacen("neondb_owner", "cloud_admin", 1)).refused(DRIVER, one.clone(), 400).await;
     assert_eq!(admin["message"], "password authentication failed for user 'cloud_admin'");
     assert_eq!(to(good.replace("/neondb?", "/none?")).refused(DRIVER, one.clone(), 400).await["code"], "3D000");
-    for uri in ["nonsense", "http://a:b@127.0.0.1:1/c", "postgres://a@127.0.0.1:1/c", "postgres://a:b@127.0.0.1:1/c", "postgres://a:b@h/c"] {
+    for uri in [
+        "nonsense",
+        "http://a:b@127.0.0.1:1/c",
+        "postgres://a@127.0.0.1:1/c",
+        "postgres://a:b@127.0.0.1:1/c",
+        "postgres://a:b@h/c",
+    ] {
         to(uri.to_owned()).refused(DRIVER, one.clone(), 400).await;
     }
 

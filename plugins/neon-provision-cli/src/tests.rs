@@ -21,7 +21,17 @@ fn answers(hub: &Hub, args: &[&str], reply: &serde_json::Value) {
 const OF_ORG: [&str; 4] = ["projects", "list", "--org-id", "org-1"];
 const DELETED: [&str; 5] = ["projects", "list", "--org-id", "org-1", "--recoverable-only"];
 const CREATE: [&str; 11] = [
-    "projects", "create", "--no-secrets", "--name", NAME, "--database", "hub", "--role", "hub_owner", "--org-id", "org-1",
+    "projects",
+    "create",
+    "--no-secrets",
+    "--name",
+    NAME,
+    "--database",
+    "hub",
+    "--role",
+    "hub_owner",
+    "--org-id",
+    "org-1",
 ];
 
 fn expect_connection_strings(hub: &Hub) {
@@ -106,7 +116,11 @@ fn a_key_of_an_organization_needs_none_named() {
 fn what_psn_made_is_deleted_and_what_was_gone_is_gone() {
     let noted = json!({"id": "p-1", "name": NAME, "created": true, "operations": [], "host": "ep-1"});
     let hub1 = hub().note("project", noted.clone());
-    answers(&hub1, &["projects", "delete", "p-1"], &json!({"id": "p-1", "name": NAME, "recoverable_until": "2026-12-01"}));
+    answers(
+        &hub1,
+        &["projects", "delete", "p-1"],
+        &json!({"id": "p-1", "name": NAME, "recoverable_until": "2026-12-01"}),
+    );
     assert!(NeonProvisionCli::destroy().unwrap().message.contains("until 2026-12-01"));
     drop(hub1);
 

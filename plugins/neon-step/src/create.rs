@@ -90,8 +90,7 @@ fn look_again(neon: &impl Neon, intent: &Intent) -> Result<Option<Project>, Fail
 
 fn remember(project: Project, operations: Vec<String>, created: bool) -> Result<Noted, Failure> {
     let Project { id, name, region_id, pg_version, .. } = project;
-    let noted =
-        Noted { id, name, region_id, pg_version, created, operations, host: None, database: None, role: None };
+    let noted = Noted { id, name, region_id, pg_version, created, operations, host: None, database: None, role: None };
     notes::note(&noted)?;
     Ok(noted)
 }

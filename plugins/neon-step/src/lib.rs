@@ -166,7 +166,8 @@ fn only_database(neon: &impl Neon, noted: &Noted) -> Result<Database, Failure> {
         1 => Ok(databases.remove(0)),
         0 => Err(no_such_database(noted)),
         count => {
-            let message = format!("The Neon project {} has {count} databases, and one of them is to be the hub's", noted.id);
+            let message =
+                format!("The Neon project {} has {count} databases, and one of them is to be the hub's", noted.id);
             let failure = Failure::new("database-unclear", message);
             Err(databases
                 .iter()
@@ -189,7 +190,8 @@ fn destroy_unnoted(neon: &impl Neon) -> Result<Report, Failure> {
     };
     match find::by_name(neon, &intent.name, intent.org_id.as_deref())? {
         Found::One(project) => {
-            let message = format!("An interrupted run may have created the Neon project {} ({})", project.name, project.id);
+            let message =
+                format!("An interrupted run may have created the Neon project {} ({})", project.name, project.id);
             return Err(Failure::new("unfinished-creation", message).fix("psn run neon-provision"));
         }
         Found::Choose(need) => return Err(find::unclear(&need)),

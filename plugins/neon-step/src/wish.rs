@@ -26,7 +26,8 @@ pub(crate) fn needs(neon: &impl Neon) -> Result<Vec<Need>, Failure> {
         && !version.parse().is_ok_and(|number: u32| PG_VERSIONS.contains(&number))
     {
         let origin = format!("config/psn.toml; Neon has no Postgres {version}");
-        needs.push(Need::setting("neon.pg_version", origin).choices(PG_VERSIONS.rev().map(|number| number.to_string())));
+        needs
+            .push(Need::setting("neon.pg_version", origin).choices(PG_VERSIONS.rev().map(|number| number.to_string())));
     }
     if let Some(region) = context::setting("neon.region") {
         let regions = neon.regions()?;

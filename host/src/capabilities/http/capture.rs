@@ -137,7 +137,11 @@ fn pick<'c>(capture: &'c Capture, json: &Value) -> (Vec<Captured>, Vec<Missed<'c
     (captured, missed)
 }
 
-pub(in crate::capabilities) async fn keep(captured: &[Captured], secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<(), NotKept> {
+pub(in crate::capabilities) async fn keep(
+    captured: &[Captured],
+    secrets: &Arc<Secrets>,
+    redactor: &Redactor,
+) -> Result<(), NotKept> {
     let captured: Vec<_> = captured.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
     for (name, value) in &captured {
         if !is_public(name) {

@@ -56,8 +56,7 @@ impl Host for View<'_, Tools> {
                         self.call.redactor.register(&Secret::new(&text[range]));
                     }
                 }
-                let mut filter =
-                    |text: &str| without_url_passwords(&self.call.redact(&place, text)).into_owned();
+                let mut filter = |text: &str| without_url_passwords(&self.call.redact(&place, text)).into_owned();
                 let stderr = ran.stderr.shown(MAX_OUTPUT, &mut filter);
                 // What a program that failed prints is no secret to keep, and is said to the guest like an error.
                 let stdout = match allowed.capture.filter(|_| ran.exit_code == 0) {
@@ -162,10 +161,7 @@ esac
         assert!(rig.cap.secrets.get("DATABASE_URL").is_none());
 
         let out = run(&mut rig, &["json"]).await.unwrap();
-        assert_eq!(
-            out.stdout,
-            r#"{"connection_string":"{{secret:DATABASE_URL}}","host":"h","password":"[redacted]"}"#
-        );
+        assert_eq!(out.stdout, r#"{"connection_string":"{{secret:DATABASE_URL}}","host":"h","password":"[redacted]"}"#);
         assert_eq!(rig.cap.secrets.get("DATABASE_URL").unwrap().expose(), URL);
         assert!(rig.cap.secrets.get("ABSENT_KEY").is_none());
 
@@ -189,7 +185,6 @@ esac
         assert_eq!(run(&mut rig, &["text"]).await.unwrap().stdout, "no such project\n");
         assert!(rig.cap.secrets.get("DATABASE_URL_DIRECT").is_none());
     }
-
 
     /// A program called `probe` that does what `script` says.
     fn rig(dir: &Path, script: &str) -> Rig<Tools> {

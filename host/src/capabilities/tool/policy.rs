@@ -114,11 +114,10 @@ impl Policy {
                 .collect::<String>();
             return Err(Refused::Arguments { name: name.to_owned(), allow: format!("{granted}{}", shape_line(&args)) });
         };
-        if let Some(bad) = tool
-            .env
-            .iter()
-            .chain(tool.addresses.keys())
-            .find(|n| !is_secret_name(n) || RESERVED.contains(&n.as_str()) || STEERING.iter().any(|s| n.starts_with(s)))
+        if let Some(bad) =
+            tool.env.iter().chain(tool.addresses.keys()).find(|n| {
+                !is_secret_name(n) || RESERVED.contains(&n.as_str()) || STEERING.iter().any(|s| n.starts_with(s))
+            })
         {
             return Err(Refused::Environment(bad.clone()));
         }

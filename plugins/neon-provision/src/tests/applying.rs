@@ -312,7 +312,8 @@ fn a_deleted_project_is_recovered_when_a_person_says_so() {
     deleted["deleted_at"] = "2026-11-20T00:00:00Z".into();
     expect_search(&hub, &[]);
     expect_deleted(&hub, &[deleted]);
-    hub.expect("neon", "POST /projects/p-1/recover").reply(200, json!({"project": project("p-1", NAME), "branches": []}));
+    hub.expect("neon", "POST /projects/p-1/recover")
+        .reply(200, json!({"project": project("p-1", NAME), "branches": []}));
     expect_settled_and_kept(&hub);
     assert_eq!(NeonProvision::apply().unwrap().message, format!("Adopted the Neon project {NAME}"));
 }

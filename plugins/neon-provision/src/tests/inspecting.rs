@@ -116,14 +116,20 @@ fn several_projects_of_the_name_are_a_persons_choice() {
     let hub = hub_in_org();
     expect_search(&hub, &[project("p-1", NAME), project("p-2", NAME)]);
     let need = only_need();
-    assert_eq!((need.name.as_str(), need.choices.as_slice()), ("neon.project_id", &["p-1".to_owned(), "p-2".into()][..]));
+    assert_eq!(
+        (need.name.as_str(), need.choices.as_slice()),
+        ("neon.project_id", &["p-1".to_owned(), "p-2".into()][..])
+    );
     drop(hub);
 
     // One that appears between `inspect` and `apply`.
     let hub = hub_in_org();
     expect_search(&hub, &[project("p-1", NAME), project("p-2", NAME)]);
     let failure = NeonProvision::apply().unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("choice-needed", "psn config set neon.project_id p-1"));
+    assert_eq!(
+        (failure.code.as_str(), failure.fix[0].as_str()),
+        ("choice-needed", "psn config set neon.project_id p-1")
+    );
     drop(hub);
 
     let hub = hub_in_org().setting("neon.project_id", "p-1");
