@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use url::Url;
 
-use super::component_store::{ComponentStore, digest_of};
+use super::component_store::{ComponentStore, Reference};
 use super::environment::{Environment, Notes};
 use super::facts::needed_variables;
 use super::outcome::{Ended, Tally};
@@ -17,7 +17,7 @@ use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, StepEvent, StepStatus, Summary};
 use crate::hub::TlsRoots;
-use crate::plugins::registry::Installed;
+use crate::plugins::registry::{Installed, Origin};
 use crate::redact::Redactor;
 use crate::runtime::{Runtime, RuntimeOptions};
 use crate::secret::{MemoryBackend, Secret, Secrets};
@@ -115,15 +115,20 @@ pub async fn cloud_run(
 }
 
 fn bundled(store: &Path, component: &str) -> Result<Installed, CodedError> {
-    let found = digest_of(component).and_then(|digest| ComponentStore::new(store).get(digest));
-    let (bytes, lock) = found.map_err(|e| {
+    let found = Reference::parse(component).and_then(|reference| ComponentStore::new(store).get(&reference));
+    let (bytes, lock, policy) = found.map_err(|e| {
         CodedError::new(
             "task.component",
             format!("the deployment's bundle is not whole: {e}"),
             ["psn run trigger-provision"],
         )
     })?;
-    Ok(Installed::verified(bytes, lock)?)
+    let mut installed = Installed::verified(bytes, lock, &policy)?;
+    // A file says that it is psn's own; only this psn's build knows.
+    if !super::FIRST_PARTY.iter().any(|own| own.sha256 == installed.sha256) {
+        installed.origin = Origin::ThirdParty;
+    }
+    Ok(installed)
 }
 
 /// Trigger.dev says where it is: its cloud, a server of one's own, or the local hub.

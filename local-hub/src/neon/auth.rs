@@ -107,7 +107,12 @@ mod tests {
     use super::*;
 
     fn caller(kind: KeyKind, orgs: &[&str]) -> Caller {
-        Caller { key_id: 1, account_id: Uuid::nil(), kind, reach: Reach { orgs: orgs.iter().map(|o| (*o).to_owned()).collect(), project: None } }
+        Caller {
+            key_id: 1,
+            account_id: Uuid::nil(),
+            kind,
+            reach: Reach { orgs: orgs.iter().map(|o| (*o).to_owned()).collect(), project: None },
+        }
     }
 
     #[test]

@@ -180,7 +180,8 @@ fn reply(status: u16, retry_after: Option<u64>) -> Response {
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = if matches!(status, 502 | 504 | 520..=530) {
         // What stands before Neon answers in its own way.
-        let page = format!("<!DOCTYPE html><html><head><title>{status}</title></head><body>Error {status}</body></html>");
+        let page =
+            format!("<!DOCTYPE html><html><head><title>{status}</title></head><body>Error {status}</body></html>");
         (code, [(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=UTF-8"))], page).into_response()
     } else {
         let message = if status == 423 { LOCKED } else { code.canonical_reason().unwrap_or("refused") };

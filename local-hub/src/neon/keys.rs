@@ -114,7 +114,12 @@ pub(crate) async fn revoke_of_org(
     revoked(&service, &caller, Some(&org), key).await
 }
 
-async fn revoked(service: &Service, caller: &Caller, org: Option<&str>, key: i64) -> Result<Json<KeyRevoked>, ApiError> {
+async fn revoked(
+    service: &Service,
+    caller: &Caller,
+    org: Option<&str>,
+    key: i64,
+) -> Result<Json<KeyRevoked>, ApiError> {
     let org = scope(caller, org)?;
     let row = keys::delete(&service.db, caller.account_id, org, key).await?;
     Ok(Json(row.ok_or_else(|| ApiError::not_found("API key"))?.into()))

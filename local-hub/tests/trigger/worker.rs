@@ -50,7 +50,10 @@ async fn a_development_worker_fetches_and_ends_its_runs() {
     let beat = format!("/engine/v1/dev/runs/{id}/snapshots/{snapshot}/heartbeat");
     assert_eq!(hub.post(&beat, key, json!({})).await.json(), json!({ "ok": true }));
     let latest = hub.get(&format!("/engine/v1/dev/runs/{id}/snapshots/latest"), key).await;
-    assert_eq!(latest.ok("WorkerApiRunLatestSnapshotResponseBody")["execution"]["snapshot"]["executionStatus"], "EXECUTING");
+    assert_eq!(
+        latest.ok("WorkerApiRunLatestSnapshotResponseBody")["execution"]["snapshot"]["executionStatus"],
+        "EXECUTING"
+    );
 
     // It fails and wants to be tried again at once; the second attempt ends well.
     let failed = json!({ "completion": {
@@ -68,7 +71,10 @@ async fn a_development_worker_fetches_and_ends_its_runs() {
     let reply = hub.post(&attempt(&id, &snapshot, "complete"), key, done.clone()).await;
     assert_eq!(reply.ok("WorkerApiRunAttemptCompleteResponseBody")["result"]["attemptStatus"], "RUN_FINISHED");
     let run = hub.run(key, &id).await;
-    assert_eq!((&run["status"], &run["output"], &run["attemptCount"]), (&json!("COMPLETED"), &json!({ "a": 1 }), &json!(2)));
+    assert_eq!(
+        (&run["status"], &run["output"], &run["attemptCount"]),
+        (&json!("COMPLETED"), &json!({ "a": 1 }), &json!(2))
+    );
     assert_eq!(run["metadata"], json!({ "progress": 2 }));
 
     // A worker whose lease is gone changes nothing.
@@ -154,15 +160,20 @@ async fn uploads_need_their_policy_and_bundles_are_looked_into() {
     assert!(key.starts_with("bundles/"), "{key}");
     let policy = artifact["uploadFields"]["policy"].as_str().unwrap();
     let form = |policy: &str| {
-        let part = |head: &str, body: &str| format!("--psn\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n");
-        part("name=\"key\"", key) + &part("name=\"policy\"", policy) + &part("name=\"file\"; filename=\"x\"", "none") + "--psn--\r\n"
+        let part =
+            |head: &str, body: &str| format!("--psn\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n");
+        part("name=\"key\"", key)
+            + &part("name=\"policy\"", policy)
+            + &part("name=\"file\"; filename=\"x\"", "none")
+            + "--psn--\r\n"
     };
     let kind = "multipart/form-data; boundary=psn";
     assert_eq!(hub.raw("/upload", "x", kind, form("guessed")).await.status, 403);
     assert_eq!(hub.raw("/upload", "x", kind, form(policy)).await.status, 204);
     assert_eq!(hub.raw("/upload", "x", kind, form(policy)).await.status, 403, "once");
 
-    let native = |key: &str| json!({ "isLocalBuild": false, "isNativeBuild": true, "fromBundle": true, "artifactKey": key });
+    let native =
+        |key: &str| json!({ "isLocalBuild": false, "isNativeBuild": true, "fromBundle": true, "artifactKey": key });
     hub.initialize(&project.prod, native("bundles/nothing")).await.refused(400, "Artifact not found");
     // What was uploaded is no archive: the deployment fails with a reason, by itself.
     let id = hub.initialize(&project.prod, native(key)).await.ok("InitializeDeploymentResponseBody")["id"].clone();
@@ -206,7 +217,10 @@ async fn killed_again_and_again_the_engine_loses_and_doubles_nothing() {
         assert_eq!(hub.trigger_with(&key, "brief", json!({ "n": n }), options).await, (run.clone(), true));
     }
     let attempts = hub.runner.calls().len();
-    assert!(attempts >= RUNS && attempts <= RUNS + KILLS * AT_ONCE, "{attempts} attempts of {RUNS} runs with {KILLS} kills");
+    assert!(
+        attempts >= RUNS && attempts <= RUNS + KILLS * AT_ONCE,
+        "{attempts} attempts of {RUNS} runs with {KILLS} kills"
+    );
     let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM trigger.runs").fetch_one(&hub.db).await.unwrap();
     assert_eq!(stored, RUNS as i64);
 }

@@ -87,12 +87,8 @@ impl Wire {
     ) -> Result<Self, WireError> {
         let mut wire = Self { stream: UnixStream::connect(socket).await?, buffer: BytesMut::new(), answered: 0 };
         let mut out = BytesMut::new();
-        let parameters = [
-            ("user", user),
-            ("database", database),
-            ("application_name", application),
-            ("client_encoding", "UTF8"),
-        ];
+        let parameters =
+            [("user", user), ("database", database), ("application_name", application), ("client_encoding", "UTF8")];
         frontend::startup_message(parameters, &mut out)?;
         wire.send(&out).await?;
         wire.log_in(password).await?;

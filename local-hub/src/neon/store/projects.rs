@@ -190,10 +190,12 @@ async fn is_operating(tx: &mut PgConnection, id: &str) -> Result<bool, sqlx::Err
 
 /// Whether there is such a project, for anybody.
 pub(crate) async fn is_there(db: impl PgExecutor<'_>, id: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM neon.projects WHERE id = $1 AND NOT abandoned AND deleted_at IS NULL)")
-        .bind(id)
-        .fetch_one(db)
-        .await
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM neon.projects WHERE id = $1 AND NOT abandoned AND deleted_at IS NULL)",
+    )
+    .bind(id)
+    .fetch_one(db)
+    .await
 }
 
 /// Holds a project like [`lock`], for the daemon itself. Says whether no operation is under way.
