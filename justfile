@@ -36,6 +36,10 @@ cargo-component:
 clients:
     scripts/clients.sh
 
+# Type-checks, lints and tests the Trigger.dev project of the tasks
+trigger-project:
+    scripts/trigger-project.sh
+
 # Writes the event stream's JSON Schema anew
 schema:
     scripts/schema.sh

@@ -56,6 +56,9 @@ pub(super) enum Command {
     /// Tasks in the hub's task platform: started now or later, looked at, cancelled, run again
     #[command(subcommand)]
     Task(Task),
+    /// Runs one component of a deployment's bundle, with secrets from the environment; Trigger.dev's tasks start this
+    #[command(hide = true)]
+    CloudRun(CloudRun),
     /// The local hub: services on this machine that stand in for Neon and Trigger.dev
     #[command(subcommand)]
     Local(Local),
@@ -125,6 +128,23 @@ pub(super) struct PlanArgs {
     /// Keeps the plan in a file, for `psn apply`
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
+}
+
+/// The payload comes on standard input, as JSON.
+#[derive(ClapArgs)]
+pub(super) struct CloudRun {
+    /// components/NAME@sha256-DIGEST.wasm
+    pub(super) component: String,
+    /// The folder with components/
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: PathBuf,
+    /// The platform's id of the run
+    #[arg(long, value_name = "ID")]
+    pub(super) run_id: String,
+    #[arg(long, default_value_t = 1)]
+    pub(super) attempt: u32,
+    #[arg(long, value_name = "DATE")]
+    pub(super) scheduled_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 #[derive(Subcommand)]

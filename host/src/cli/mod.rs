@@ -10,8 +10,8 @@ mod plan;
 mod plugin;
 mod run;
 mod status;
-mod teardown;
 mod task;
+mod teardown;
 mod view;
 
 use std::io::IsTerminal as _;
@@ -139,6 +139,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Status { drift: true } => status::drift(context).await,
         Command::Teardown { confirm } => teardown::teardown(context, confirm).await,
         Command::Task(task) => task::task(context, task).await,
+        Command::CloudRun(run) => task::cloud_run(context, run).await,
         Command::Local(local) => local::local(context, local).await,
         Command::Keys(keys) => keys::keys(context, keys),
         Command::Config(config) => config::config(context, config),

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::args::CloudRun;
 use super::run::distance;
 use super::{Context, Done};
 use crate::error::CodedError;
 use crate::events::Event;
+use crate::pipeline::cloud_run;
 use crate::pipeline::trigger_api::{ApiError, TriggerApi};
 
 /// What a result event of these commands is named after.
@@ -148,6 +150,29 @@ pub(super) async fn task(context: &Context, task: Task) -> Result<Done, CodedErr
     }
 }
 
+/// What the tasks of `trigger/` start in Trigger.dev's cloud.
+pub(super) async fn cloud_run(context: &Context, run: CloudRun) -> Result<Done, CodedError> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(MAX_PAYLOAD + 1).read_to_string(&mut text);
+    let payload = read.map_err(|e| e.to_string()).and_then(|_| serde_json::from_str(&text).map_err(|e| e.to_string()));
+    let payload = payload.map_err(|e| {
+        CodedError::new("usage.payload", format!("standard input is no JSON payload: {e}"), ["psn task trigger --help"])
+    })?;
+    let variables =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let run = cloud_run::CloudRun {
+        component: run.component,
+        store: run.store,
+        payload,
+        attempt: run.attempt,
+        scheduled_at: run.scheduled_at,
+        run_id: run.run_id.into(),
+    };
+    let summary =
+        cloud_run::cloud_run(run, &variables, std::sync::Arc::clone(&context.redactor), context.events.clone()).await?;
+    Ok(Done::Summary(summary))
+}
+
 async fn open(context: &Context) -> Result<TriggerApi, CodedError> {
     TriggerApi::open(context.common.project.as_deref(), context.common.hub, &context.redactor, &context.events).await
 }
@@ -171,7 +196,9 @@ async fn start(context: &Context, trigger: &Trigger, payload: &Value, options: &
     if cached && run["status"] == "CANCELED" {
         return Err(CodedError::new(
             "task.key-cancelled",
-            format!("this key belongs to {id}, which was cancelled; a cancelled run keeps its key, so nothing was started"),
+            format!(
+                "this key belongs to {id}, which was cancelled; a cancelled run keeps its key, so nothing was started"
+            ),
             [format!("psn task replay {id}"), format!("psn task show {id}")],
         ));
     }
@@ -234,9 +261,11 @@ async fn reschedule(context: &Context, id: &str, delay: &str) -> Result<Done, Co
     when("reschedule", delay)?;
     let api = open(context).await?;
     match api.reschedule(id, delay).await {
-        Ok(run) => {
-            answer(context, "reschedule", json!({ "id": id, "status": run["status"], "delayed_until": run["delayedUntil"] }))
-        }
+        Ok(run) => answer(
+            context,
+            "reschedule",
+            json!({ "id": id, "status": run["status"], "delayed_until": run["delayedUntil"] }),
+        ),
         // Trigger.dev has one status for every refusal here, so the run itself says which it was.
         Err(ApiError::Refused(refused)) if matches!(refused.status.as_u16(), 400 | 422) => {
             let run = api.run(id).await.map_err(|e| no_such(e, id))?;
@@ -327,7 +356,8 @@ fn prepare(trigger: &Trigger) -> Result<(Value, Value), CodedError> {
     if !trigger.tags.is_empty() {
         let bad = |tag: &String| tag.trim().is_empty() || tag.contains(',') || tag.chars().count() > MAX_TAG_CHARS;
         if trigger.tags.len() > MAX_TAGS || trigger.tags.iter().any(bad) {
-            let message = format!("a run has up to {MAX_TAGS} tags of up to {MAX_TAG_CHARS} characters, without commas");
+            let message =
+                format!("a run has up to {MAX_TAGS} tags of up to {MAX_TAG_CHARS} characters, without commas");
             return Err(usage("usage.tags", message));
         }
         options["tags"] = json!(trigger.tags);
@@ -337,11 +367,7 @@ fn prepare(trigger: &Trigger) -> Result<(Value, Value), CodedError> {
 
 fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedError> {
     let mut query = vec![("page[size]", runs.limit.to_string())];
-    let lists = [
-        ("filter[status]", &runs.status),
-        ("filter[taskIdentifier]", &runs.task),
-        ("filter[tag]", &runs.tag),
-    ];
+    let lists = [("filter[status]", &runs.status), ("filter[taskIdentifier]", &runs.task), ("filter[tag]", &runs.tag)];
     for (name, values) in lists {
         if !values.is_empty() {
             query.push((name, values.join(",")));
@@ -431,7 +457,9 @@ pub(super) fn lines(data: &Value) -> Vec<String> {
             .map(|run| {
                 let tags: Vec<&str> = run["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 let (id, status, task) = (text(&run["id"]), text(&run["status"]), text(&run["taskIdentifier"]));
-                format!("{id}  {status:<15}  {}  {task}  {}", text(&run["createdAt"]), tags.join(" ")).trim_end().to_owned()
+                format!("{id}  {status:<15}  {}  {task}  {}", text(&run["createdAt"]), tags.join(" "))
+                    .trim_end()
+                    .to_owned()
             })
             .collect();
         if lines.is_empty() {

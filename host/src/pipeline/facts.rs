@@ -109,7 +109,7 @@ pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
 }
 
 /// The secrets that a task's component needs where Trigger.dev runs it. Never the owner's database URL.
-fn needed_variables(manifest: &Manifest) -> Vec<String> {
+pub(super) fn needed_variables(manifest: &Manifest) -> Vec<String> {
     let mut names = manifest.task.as_ref().map(|t| t.env.clone()).unwrap_or_default();
     if !manifest.db.is_empty() {
         names.push(role_url_secret(&manifest.plugin.name));

@@ -1,4 +1,5 @@
 //! Steps in order: inspect → apply → verify; resume; plan, drift, teardown; the run lock.
+pub mod cloud_run;
 mod component_store;
 pub mod consent;
 mod drift;

@@ -125,7 +125,7 @@ impl TaskRunner for ComponentRunner {
 }
 
 /// A run in Trigger.dev has no hub folder to tell of.
-struct NoFacts;
+pub(super) struct NoFacts;
 
 #[async_trait::async_trait]
 impl FactSource for NoFacts {

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, header, request::Parts};
 use super::AppState;
 use super::error::ApiError;
 use super::model::Environment;
-use super::store;
+use super::{jwt, store};
 use crate::tokens;
 
 pub(crate) const ACCESS_TOKEN_PREFIX: &str = "tr_pat_";
@@ -41,6 +41,13 @@ impl FromRequestParts<AppState> for EnvironmentKey {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let key = bearer(&parts.headers).ok_or_else(ApiError::api_key)?;
+        if let Some(id) = jwt::subject(key) {
+            let environment =
+                store::projects::environment_by_id(&state.db, &id).await?.ok_or_else(ApiError::api_key)?;
+            let claims = jwt::verify(&environment.api_key, key, chrono::Utc::now().timestamp());
+            let claims = claims.ok_or_else(ApiError::api_key)?;
+            return if claims.allow(parts.method.is_safe()) { Ok(Self(environment)) } else { Err(ApiError::Forbidden) };
+        }
         let environment = store::projects::environment_by_key(&state.db, key).await?;
         environment.map(Self).ok_or_else(ApiError::api_key)
     }

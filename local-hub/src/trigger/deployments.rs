@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::AppState;
 use super::auth::EnvironmentKey;
+use super::bundle;
 use super::cron::Cron;
 use super::duration;
 use super::error::{ApiError, Reply};
@@ -46,6 +47,11 @@ struct Initialize {
     force: bool,
     #[serde(default)]
     is_native_build: bool,
+    #[serde(default)]
+    from_bundle: bool,
+    artifact_key: Option<String>,
+    #[serde(default)]
+    skip_promotion: bool,
     runtime: Option<String>,
     git_meta: Option<Value>,
 }
@@ -69,11 +75,20 @@ pub(crate) async fn initialize(
     if kind == "UNMANAGED" {
         return Err(ApiError::bad_request("UNMANAGED deployments are not supported"));
     }
-    if new.is_native_build {
-        return Err(ApiError::bad_request(
-            "The local hub has no build server. Deploy with `psn run trigger-provision`, or pass --local-build to the trigger.dev CLI.",
-        ));
-    }
+    let artifact_key = match (new.is_native_build, new.from_bundle, new.artifact_key.as_deref()) {
+        (false, ..) => None,
+        (true, true, Some(key)) => {
+            if store::artifacts::content(&state.db, &environment.id, key).await?.is_none() {
+                return Err(ApiError::bad_request("Artifact not found"));
+            }
+            Some(key)
+        }
+        (true, ..) => {
+            return Err(ApiError::bad_request(
+                "The local hub has no build server. Deploy with `psn run trigger-provision`, or pass --local-bundle to the trigger.dev CLI.",
+            ));
+        }
+    };
     let initialized = store::deployments::initialize(
         &state.db,
         &environment.id,
@@ -85,6 +100,8 @@ pub(crate) async fn initialize(
             runtime: new.runtime.as_deref(),
             git: new.git_meta.as_ref(),
             force: new.force,
+            artifact_key,
+            skip_promotion: new.skip_promotion,
         },
     )
     .await?;
@@ -105,6 +122,9 @@ pub(crate) async fn initialize(
     };
     match initialized {
         Initialized::Created { deployment, canceled } => {
+            if let Some(key) = artifact_key {
+                bundle::build(&state, &environment, &deployment, key, new.skip_promotion);
+            }
             let mut reply = reply(&deployment, "created");
             // Placeholders, as the vendor sends them for a build that does not happen on its builders.
             reply["externalBuildData"] = json!({ "projectId": "-", "buildToken": "-", "buildId": "-" });
@@ -317,7 +337,8 @@ pub(crate) async fn finalize(
     let mut events = String::from("event: ping\ndata: {}\n\n");
     let mut event = |name: &str, data: Value| events.push_str(&format!("event: {name}\ndata: {data}\n\n"));
     event("log", json!({ "message": "Registering tasks and schedules" }));
-    match finish(&state, &environment, &id, &request).await {
+    let digest = request.image_digest.as_deref().map(str::trim).filter(|d| is_digest(d));
+    match finish(&state, &environment, &id, digest, request.skip_promotion).await {
         Ok(()) => event("complete", json!({ "id": id })),
         Err(ApiError::Refused(_, message)) => event("error", json!({ "error": message })),
         Err(error) => {
@@ -329,7 +350,14 @@ pub(crate) async fn finalize(
     Ok((headers, events).into_response())
 }
 
-async fn finish(state: &AppState, environment: &Environment, id: &str, request: &Finalize) -> Result<(), ApiError> {
+/// DEPLOYING → DEPLOYED, and promoted unless that was not wanted.
+pub(crate) async fn finish(
+    state: &AppState,
+    environment: &Environment,
+    id: &str,
+    digest: Option<&str>,
+    skip_promotion: bool,
+) -> Result<(), ApiError> {
     let deployment = store::deployments::find(&state.db, &environment.id, id).await?.ok_or_else(unknown)?;
     if store::deployments::worker(&state.db, id).await?.is_none() {
         return Err(ApiError::bad_request("Worker deployment does not have a worker"));
@@ -338,14 +366,13 @@ async fn finish(state: &AppState, environment: &Environment, id: &str, request: 
     if deployment.status == "DEPLOYED" {
         return Ok(());
     }
-    let digest = request.image_digest.as_deref().map(str::trim).filter(|d| is_digest(d));
     let declared = declared_schedules(state, environment, id).await?;
     // In one transaction: killed between the two, a deployment would be DEPLOYED and never current.
     let mut tx = state.db.begin().await?;
     if !store::deployments::finish(&mut tx, &environment.id, id, digest).await? {
         return Err(ApiError::bad_request("Worker deployment is not in DEPLOYING status"));
     }
-    let promotion = match request.skip_promotion {
+    let promotion = match skip_promotion {
         true => Promotion::Done,
         false => store::deployments::promote(&mut tx, &environment.id, &deployment, &declared, false).await?,
     };

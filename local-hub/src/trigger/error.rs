@@ -10,9 +10,15 @@ pub(crate) enum ApiError {
     MissingAuthorization,
     #[error("{1}")]
     Unauthorized(StatusCode, &'static str),
+    /// A token that does not allow this.
+    #[error("unauthorized")]
+    Forbidden,
     /// `{"error": message}` with this status.
     #[error("{1}")]
     Refused(StatusCode, String),
+    /// This body, where a client looks at more than its message.
+    #[error("refused")]
+    Body(StatusCode, Value),
     /// A body or query of the wrong shape; `what` is the route's own wording.
     #[error("{what}: {message}")]
     Malformed { what: &'static str, message: String },
@@ -56,6 +62,11 @@ impl ApiError {
                 (StatusCode::UNAUTHORIZED, problem(StatusCode::UNAUTHORIZED, "Unauthorized", detail))
             }
             Self::Unauthorized(status, message) => (status, json!({ "error": message })),
+            Self::Body(status, body) => (status, body),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                json!({ "error": "Unauthorized", "code": "unauthorized", "param": "access_token", "type": "authorization" }),
+            ),
             Self::Refused(status, message) => (status, json!({ "error": message })),
             Self::Malformed { what, message } => (
                 StatusCode::BAD_REQUEST,

@@ -9,16 +9,21 @@
 //!
 //! Facts about the wire come from Trigger.dev's own client schemas (4.8.3) and server routes. Where the vendor's server answers in a
 //! way that looks odd, this one does the same: code that works here must work there.
+mod artifacts;
 mod auth;
 mod batches;
+mod bundle;
 mod cron;
 mod deployments;
+mod dev;
 mod duration;
 mod engine;
 mod envvars;
 mod error;
 mod ids;
+mod jwt;
 mod list;
+mod metadata;
 mod model;
 mod orgs;
 mod projects;
@@ -33,9 +38,10 @@ mod workers;
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::json;
 use sqlx::PgPool;
@@ -94,6 +100,8 @@ fn routes(state: AppState) -> Router {
         .route("/api/v2/whoami", get(orgs::whoami))
         .route("/api/v1/orgs", get(orgs::list).post(orgs::create))
         .route("/api/v1/orgs/{org}/projects", get(orgs::projects).post(orgs::create_project))
+        .route("/api/v1/orgs/{org}/activate-free-plan", post(orgs::activate_free_plan))
+        .route("/psn/v1/orgs/{org}/plan", put(orgs::set_plan))
         .route("/api/v1/projects", get(projects::list))
         .route("/api/v1/projects/runtimes", get(projects::runtimes))
         .route("/api/v1/projects/{project}", get(projects::get).patch(projects::rename).delete(projects::delete))
@@ -106,9 +114,24 @@ fn routes(state: AppState) -> Router {
             "/api/v1/projects/{project}/envvars/{env}/{name}",
             get(envvars::get).put(envvars::update).post(envvars::update).delete(envvars::delete),
         )
+        .route("/api/v1/projects/{project}/background-workers", post(dev::register))
         .route("/api/v1/projects/{project}/{env}", get(projects::environment))
+        .route("/api/v1/projects/{project}/{env}/jwt", post(projects::mint))
+        .route("/api/v1/projects/{project}/{env}/regenerate-api-key", post(projects::regenerate_key))
+        .route("/api/v1/projects/{project}/{env}/pause", post(projects::pause))
+        .route("/api/v1/projects/{project}/{env}/resume", post(projects::resume))
         .route("/api/v1/projects/{project}/{env}/workers/{tag}", get(workers::by_tag));
+    let worker = Router::new()
+        .route("/engine/v1/dev/config", get(dev::config))
+        .route("/engine/v1/dev/dequeue", post(dev::dequeue))
+        .route("/engine/v1/dev/disconnect", post(dev::disconnect))
+        .route("/engine/v1/dev/runs/{run}/logs/debug", post(dev::debug_log))
+        .route("/engine/v1/dev/runs/{run}/snapshots/latest", get(dev::latest))
+        .route("/engine/v1/dev/runs/{run}/snapshots/{snapshot}/heartbeat", post(dev::heartbeat))
+        .route("/engine/v1/dev/runs/{run}/snapshots/{snapshot}/attempts/start", post(dev::start))
+        .route("/engine/v1/dev/runs/{run}/snapshots/{snapshot}/attempts/complete", post(dev::complete));
     let deployments = Router::new()
+        .route("/api/v1/artifacts", post(artifacts::create))
         .route("/api/v1/deployments", get(deployments::list).post(deployments::initialize))
         .route("/api/v1/deployments/current", get(deployments::current))
         .route("/api/v1/deployments/latest", get(deployments::latest))
@@ -121,6 +144,8 @@ fn routes(state: AppState) -> Router {
     let running = Router::new()
         .route("/api/v1/tasks/{task}/trigger", post(tasks::trigger))
         .route("/api/v1/runs", get(runs::list))
+        .route("/api/v1/runs/{run}/metadata", put(metadata::update))
+        .route("/api/v1/runs/{run}/tags", post(metadata::add_tags))
         .route("/api/v3/runs/{run}", get(runs::get))
         .route("/api/v2/runs/{run}/cancel", post(runs::cancel))
         .route("/api/v1/runs/{run}/replay", post(runs::replay))
@@ -130,17 +155,27 @@ fn routes(state: AppState) -> Router {
         .route("/api/v1/schedules/{id}", get(schedules::get).put(schedules::update).delete(schedules::delete))
         .route("/api/v1/schedules/{id}/activate", post(schedules::activate))
         .route("/api/v1/schedules/{id}/deactivate", post(schedules::deactivate))
-        .route("/api/v1/timezones", get(schedules::timezones))
         .route("/api/v3/batches", post(batches::create))
         .route("/api/v3/batches/{id}/items", post(batches::add_items))
         .route("/api/v2/batches/{id}", get(batches::get));
     management
         .merge(deployments)
         .merge(running)
+        .merge(worker)
         .fallback(|| async { (StatusCode::NOT_FOUND, Json(json!({ "error": "Not found" }))) })
         .method_not_allowed_fallback(|| async {
             (StatusCode::METHOD_NOT_ALLOWED, Json(json!({ "error": "Method not allowed" })))
         })
         .layer(middleware::from_fn_with_state(ratelimit::RateLimiter::default(), ratelimit::limit))
+        .merge(open())
         .with_state(state)
+}
+
+/// What comes without an environment's key: an upload has its policy, and a worker's telemetry is thrown away.
+fn open() -> Router<AppState> {
+    Router::new()
+        .route("/upload", post(artifacts::upload).layer(DefaultBodyLimit::max(artifacts::MAX_UPLOAD)))
+        // The SDK asks without a key, and the vendor lets it.
+        .route("/api/v1/timezones", get(schedules::timezones))
+        .route("/otel/{*path}", post(|| async { Json(json!({})) }))
 }

@@ -78,7 +78,12 @@ pub(crate) struct Environment {
     pub(crate) project_ref: String,
     pub(crate) project_name: String,
     pub(crate) project_slug: String,
+    pub(crate) organization_id: String,
     pub(crate) organization_slug: String,
+    pub(crate) organization_title: String,
+    pub(crate) paused: bool,
+    /// `none`, `free` or `unlimited`.
+    pub(crate) plan: String,
 }
 
 impl Environment {

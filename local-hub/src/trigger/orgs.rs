@@ -3,9 +3,10 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::AppState;
 use super::auth::Account;
@@ -15,6 +16,8 @@ use super::store;
 
 /// The vendor's limits on a project's name.
 pub(crate) const NAME_CHARS: std::ops::RangeInclusive<usize> = 1..=255;
+/// The vendor's limit on the projects of an organization.
+const FREE_PROJECTS: i64 = 10;
 
 pub(crate) async fn whoami(
     State(state): State<AppState>,
@@ -73,5 +76,51 @@ pub(crate) async fn create_project(
     }
     let org = store::account::organization(&state.db, &org).await?;
     let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
-    Ok(Json(store::projects::create(&state.db, &org.id, &new.name).await?))
+    match store::account::plan(&state.db, &org.id).await? {
+        (plan, _) if plan == "none" => Err(ApiError::Refused(
+            StatusCode::PAYMENT_REQUIRED,
+            "You must select a plan for this organization before creating projects.".to_owned(),
+        )),
+        (plan, projects) if plan == "free" && projects >= FREE_PROJECTS => {
+            Err(ApiError::bad_request("This organization has reached the maximum number of projects."))
+        }
+        _ => Ok(Json(store::projects::create(&state.db, &org.id, &new.name).await?)),
+    }
+}
+
+/// What the CLI calls after a 402, to try again.
+pub(crate) async fn activate_free_plan(
+    State(state): State<AppState>,
+    _: Account,
+    Path(org): Path<String>,
+) -> Reply<Json<Value>> {
+    let org = store::account::organization(&state.db, &org).await?;
+    let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
+    if store::account::plan(&state.db, &org.id).await?.0 != "none" {
+        return Err(ApiError::Refused(StatusCode::CONFLICT, "This organization has a plan already.".to_owned()));
+    }
+    store::account::set_plan(&state.db, &org.id, "free").await?;
+    Ok(Json(json!({ "plan": "free" })))
+}
+
+#[derive(Deserialize)]
+struct Plan {
+    plan: String,
+}
+
+/// Not the vendor's: the switch that shows how its plans refuse things.
+pub(crate) async fn set_plan(
+    State(state): State<AppState>,
+    _: Account,
+    Path(org): Path<String>,
+    body: Body,
+) -> Reply<Json<Value>> {
+    let Plan { plan } = body.json("Invalid request body")?;
+    if !["none", "free", "unlimited"].contains(&plan.as_str()) {
+        return Err(ApiError::bad_request("plan is none, free or unlimited"));
+    }
+    let org = store::account::organization(&state.db, &org).await?;
+    let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
+    store::account::set_plan(&state.db, &org.id, &plan).await?;
+    Ok(Json(json!({ "plan": plan })))
 }

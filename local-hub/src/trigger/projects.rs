@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::AppState;
 use super::auth::{Account, Caller};
 use super::error::{ApiError, Reply};
-use super::model::{Body, Project};
-use super::{orgs, store};
+use super::model::{Body, Project, TextOrNumber};
+use super::{duration, jwt, orgs, store};
 
 fn unknown() -> ApiError {
     ApiError::not_found("Project not found")
@@ -102,11 +102,87 @@ pub(crate) async fn environments(
                 "type": environment.kind,
                 "isBranchableEnvironment": false,
                 "branchName": null,
-                "paused": false,
+                "paused": environment.paused,
             }));
         }
     }
     Ok(Json(all))
+}
+
+/// The old key is rejected from now on.
+pub(crate) async fn regenerate_key(
+    State(state): State<AppState>,
+    _: Account,
+    Path((project, env)): Path<(String, String)>,
+) -> Reply<Json<Value>> {
+    let environment = Caller::Account.environment(&state, &project, &env).await?;
+    Ok(Json(json!({ "apiKey": store::projects::new_key(&state.db, &environment).await? })))
+}
+
+pub(crate) async fn pause(
+    State(state): State<AppState>,
+    _: Account,
+    Path((project, env)): Path<(String, String)>,
+) -> Reply<Json<Value>> {
+    set_paused(&state, &project, &env, true).await
+}
+
+pub(crate) async fn resume(
+    State(state): State<AppState>,
+    _: Account,
+    Path((project, env)): Path<(String, String)>,
+) -> Reply<Json<Value>> {
+    set_paused(&state, &project, &env, false).await
+}
+
+/// What executes goes on; nothing new is started.
+async fn set_paused(state: &AppState, project: &str, env: &str, paused: bool) -> Reply<Json<Value>> {
+    let environment = Caller::Account.environment(state, project, env).await?;
+    store::projects::pause(&state.db, &environment.id, paused).await?;
+    state.engine.wake();
+    Ok(Json(json!({ "paused": paused, "state": if paused { "paused" } else { "resumed" } })))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Mint {
+    claims: MintClaims,
+    expiration_time: Option<TextOrNumber>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct MintClaims {
+    scopes: Vec<String>,
+}
+
+/// Above this a number is a time (2001), below it a number of seconds, as at the vendor.
+const EXPIRY_IS_A_TIME: i64 = 1_000_000_000;
+const EXPIRY_SECONDS: i64 = 3_600;
+
+/// A short token for the environment, for those who must not have its key.
+pub(crate) async fn mint(
+    State(state): State<AppState>,
+    _: Account,
+    Path((project, env)): Path<(String, String)>,
+    body: Body,
+) -> Reply<Json<Value>> {
+    let environment = Caller::Account.environment(&state, &project, &env).await?;
+    let Mint { claims, expiration_time } = body.json("Invalid request body")?;
+    let now = chrono::Utc::now().timestamp();
+    let expires = match expiration_time {
+        None => now + EXPIRY_SECONDS,
+        Some(TextOrNumber::Number(n)) => match n.as_i64() {
+            Some(n) if n > EXPIRY_IS_A_TIME => n,
+            n => now.saturating_add(n.unwrap_or(EXPIRY_SECONDS)),
+        },
+        Some(TextOrNumber::Text(text)) => {
+            let seconds = duration::parse(&text).and_then(|d| i64::try_from(d.as_secs()).ok());
+            now.saturating_add(seconds.unwrap_or(EXPIRY_SECONDS))
+        }
+    };
+    let token = jwt::sign(&environment.api_key, &environment.id, &claims.scopes, now, expires);
+    Ok(Json(json!({ "token": token })))
 }
 
 /// What runs where: each project's production environment and its current deployment.

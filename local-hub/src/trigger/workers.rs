@@ -9,9 +9,9 @@ use super::AppState;
 use super::auth::{Caller, EnvironmentKey};
 use super::cron::Cron;
 use super::error::{ApiError, Reply};
-use super::model::{Body, TextOrNumber};
-use super::store::deployments::{NewTask, NewWorker, Worker};
-use super::{store, tasks};
+use super::model::{Body, Environment, TextOrNumber};
+use super::store::deployments::{Initialized, NewDeployment, NewTask, NewWorker, Worker};
+use super::{deployments, store, tasks};
 
 #[derive(Deserialize)]
 struct Register {
@@ -60,13 +60,20 @@ struct Schedule {
     environments: Option<Vec<String>>,
 }
 
+/// What the CLI looks for in a failed deployment.
+const SCHEDULE_PLAN_LIMIT: &str = "SchedulePlanLimitError";
+
 #[derive(Debug)]
 struct Refusal {
     name: &'static str,
     message: String,
 }
 
-fn check(tasks: &[Task], origin: &str) -> Result<(), Refusal> {
+/// Between two ticks of a schedule on the vendor's free plan.
+const FREE_PLAN_GAP: chrono::Duration = chrono::Duration::hours(1);
+
+/// `free`: the organization has the vendor's free plan.
+fn check(tasks: &[Task], origin: &str, free: bool) -> Result<(), Refusal> {
     for (at, task) in tasks.iter().enumerate() {
         if task.id.is_empty() || tasks[..at].iter().any(|other| other.id == task.id) {
             let message = format!("Task ids must be unique and not empty: \"{}\" is not.", task.id);
@@ -80,6 +87,15 @@ fn check(tasks: &[Task], origin: &str) -> Result<(), Refusal> {
             let cron = Cron::parse(&schedule.cron, &schedule.timezone, origin).map_err(|e| refuse(e.to_string()))?;
             if cron.next_after(chrono::DateTime::UNIX_EPOCH).is_none() {
                 return Err(refuse(format!("Invalid cron expression: '{}' never fires", schedule.cron)));
+            }
+            if free && cron.upcoming(chrono::Utc::now()).windows(2).any(|pair| pair[1] - pair[0] < FREE_PLAN_GAP) {
+                return Err(Refusal {
+                    name: SCHEDULE_PLAN_LIMIT,
+                    message: format!(
+                        "Free plan limited to hourly schedules or less: \"{}\" of \"{}\"",
+                        schedule.cron, task.id
+                    ),
+                });
             }
         }
     }
@@ -123,34 +139,79 @@ pub(crate) async fn register(
     if let Some(worker) = store::deployments::worker(&state.db, &id).await? {
         return Ok(reply(&worker));
     }
-    if let Err(refusal) = check(&metadata.tasks, &state.origin) {
+    if let Err(refusal) = check(&metadata.tasks, &state.origin, environment.plan == "free") {
         // Ends the deployment too, so that whoever waits for it need not wait for its timeout.
         let error = json!({ "name": refusal.name, "message": refusal.message });
         store::deployments::fail(&state.db, &environment.id, &id, &error).await?;
         return Err(ApiError::bad_request(refusal.message));
     }
+    let worker = store_worker(&state, &environment, &id, metadata, engine.as_deref()).await?;
+    Ok(reply(&worker.ok_or_else(failed)?))
+}
+
+async fn store_worker(
+    state: &AppState,
+    environment: &Environment,
+    deployment: &str,
+    metadata: Metadata,
+    engine: Option<&str>,
+) -> Result<Option<Worker>, ApiError> {
     let queues: Vec<(String, Option<i32>)> = metadata
         .queues
         .into_iter()
         .filter_map(|q| Some((tasks::queue_name(q.name.as_deref()?)?, q.concurrency_limit)))
         .collect();
     let tasks: Vec<NewTask> = metadata.tasks.into_iter().map(new_task).collect();
-    let worker = store::deployments::register_worker(
-        &state.db,
-        &environment.id,
-        &id,
-        NewWorker {
-            content_hash: &metadata.content_hash,
-            engine: engine.as_deref(),
-            sdk_version: &metadata.package_version,
-            cli_version: metadata.cli_package_version.as_deref(),
-            runtime_version: metadata.runtime_version.as_deref(),
-            tasks: &tasks,
-            queues: &queues,
-        },
-    )
-    .await?;
-    Ok(reply(&worker.ok_or_else(failed)?))
+    let new = NewWorker {
+        content_hash: &metadata.content_hash,
+        engine,
+        sdk_version: &metadata.package_version,
+        cli_version: metadata.cli_package_version.as_deref(),
+        runtime_version: metadata.runtime_version.as_deref(),
+        tasks: &tasks,
+        queues: &queues,
+    };
+    Ok(store::deployments::register_worker(&state.db, &environment.id, deployment, new).await?)
+}
+
+/// A development worker has no deployment at the vendor; here one stands for it, so that versions, tasks and schedules are found in
+/// the same way. Lists do not show it.
+pub(crate) async fn register_development(
+    state: &AppState,
+    environment: &Environment,
+    body: &Body,
+) -> Reply<Json<Value>> {
+    let Register { metadata, engine } = body.json("Invalid body")?;
+    if let Err(refusal) = check(&metadata.tasks, &state.origin, environment.plan == "free") {
+        let mut reply = json!({ "error": refusal.message });
+        if refusal.name == SCHEDULE_PLAN_LIMIT {
+            reply["errorCode"] = json!("schedule_plan_limit");
+        }
+        return Err(ApiError::Body(StatusCode::BAD_REQUEST, reply));
+    }
+    let content_hash = metadata.content_hash.clone();
+    let new = NewDeployment {
+        content_hash: &content_hash,
+        kind: "DEVELOPMENT",
+        status: "BUILDING",
+        external_id: None,
+        runtime: None,
+        git: None,
+        force: false,
+        artifact_key: None,
+        skip_promotion: false,
+    };
+    let failed =
+        || ApiError::Refused(StatusCode::INTERNAL_SERVER_ERROR, "Failed to create background worker".to_owned());
+    let Initialized::Created { deployment, .. } =
+        store::deployments::initialize(&state.db, &environment.id, new).await?
+    else {
+        return Err(failed());
+    };
+    let worker =
+        store_worker(state, environment, &deployment.id, metadata, engine.as_deref()).await?.ok_or_else(failed)?;
+    deployments::finish(state, environment, &deployment.id, None, false).await?;
+    Ok(Json(json!({ "id": worker.id, "version": deployment.version(), "contentHash": worker.content_hash })))
 }
 
 /// `current`, or a version.
@@ -214,14 +275,17 @@ mod tests {
         let scheduled = |cron: &str, timezone: &str| {
             task(json!({ "id": "b", "filePath": "b.ts", "schedule": { "cron": cron, "timezone": timezone } }))
         };
-        assert!(check(&[plain(), scheduled("*/15 * * * *", "Europe/Berlin")], "").is_ok());
+        assert!(check(&[plain(), scheduled("*/15 * * * *", "Europe/Berlin")], "", false).is_ok());
+        let refused = check(&[scheduled("*/15 * * * *", "UTC")], "", true).unwrap_err();
+        assert_eq!(refused.name, SCHEDULE_PLAN_LIMIT);
+        assert!(check(&[scheduled("0 * * * *", "UTC")], "", true).is_ok());
         for (tasks, name) in [
             (vec![plain(), plain()], "DuplicateTaskIdsError"),
             (vec![scheduled("nonsense", "UTC")], "CreateDeclarativeScheduleError"),
             (vec![scheduled("0 0 30 2 *", "UTC")], "CreateDeclarativeScheduleError"),
             (vec![scheduled("0 0 * * *", "Nowhere")], "CreateDeclarativeScheduleError"),
         ] {
-            assert_eq!(check(&tasks, "").unwrap_err().name, name);
+            assert_eq!(check(&tasks, "", false).unwrap_err().name, name);
         }
     }
 

@@ -11,3 +11,4 @@ mod runs;
 mod schedules;
 mod script;
 mod support;
+mod worker;

@@ -131,7 +131,7 @@ async fn callers_make_schedules() {
     hub.get("/api/v1/schedules?page=0", key).await.refused(400, "Invalid request parameters");
     hub.send(Method::DELETE, &path, key, None).await.ok("DeletedScheduleObject");
     hub.get(&path, key).await.refused(404, "Schedule not found");
-    let zones = hub.get("/api/v1/timezones", key).await.ok("TimezonesResult");
+    let zones = hub.get("/api/v1/timezones", "").await.ok("TimezonesResult");
     assert!(zones["timezones"].as_array().unwrap().contains(&json!("Europe/Berlin")));
 }
 

@@ -33,10 +33,12 @@ impl Files {
                         let bytes = std::fs::read(&path).unwrap_or_default();
                         match below.extension() {
                             // Each name of an env file counts by itself.
-                            Some(env) if env == "env" => files.extend(String::from_utf8_lossy(&bytes).lines().map(|line| {
-                                let name = line.split('=').next().unwrap_or_default();
-                                (below.join(name), hex::encode(Sha256::digest(line)))
-                            })),
+                            Some(env) if env == "env" => {
+                                files.extend(String::from_utf8_lossy(&bytes).lines().map(|line| {
+                                    let name = line.split('=').next().unwrap_or_default();
+                                    (below.join(name), hex::encode(Sha256::digest(line)))
+                                }))
+                            }
                             _ => drop(files.insert(below, hex::encode(Sha256::digest(bytes)))),
                         }
                     }

@@ -13,8 +13,17 @@ use crate::stream;
 const MAX_MEMORY: u64 = 420 << 20;
 
 /// Headers that psn adds, or that guests of the suite may.
-const HEADERS: [&str; 9] =
-    ["host", "accept", "accept-encoding", "user-agent", "authorization", "content-length", "content-type", "x-plain", "x-key"];
+const HEADERS: [&str; 9] = [
+    "host",
+    "accept",
+    "accept-encoding",
+    "user-agent",
+    "authorization",
+    "content-length",
+    "content-type",
+    "x-plain",
+    "x-key",
+];
 
 /// What was seen, by kind; the kinds are those of build/fixtures.rs.
 pub(crate) type Effects = BTreeMap<&'static str, String>;

@@ -40,7 +40,9 @@ pub struct Row {
 pub async fn run_suite(options: &Options, on_row: &mut (dyn FnMut(&Row) + Send)) -> Result<Vec<Row>, SuiteError> {
     let chosen: Vec<&Attack> = attacks()
         .iter()
-        .filter(|a| options.only.is_empty() || options.only.iter().any(|o| a.id.starts_with(o.as_str()) || a.group == o))
+        .filter(|a| {
+            options.only.is_empty() || options.only.iter().any(|o| a.id.starts_with(o.as_str()) || a.group == o)
+        })
         .collect();
     if chosen.is_empty() {
         return Err(SuiteError::NoSuchAttack(options.only.join(", ")));
@@ -268,7 +270,8 @@ async fn remove(world: &World, plugin: Option<&str>) -> Result<(), SuiteError> {
 /// What somebody with access to the files does before the run. Answers a file that must not stay as it was left.
 async fn tamper(world: &World, attack: &Attack, plugin: &str) -> Result<Option<(PathBuf, Vec<u8>)>, SuiteError> {
     let read = |path: &Path| std::fs::read(path).map_err(SuiteError::io(path.display().to_string()));
-    let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(SuiteError::io(path.display().to_string()));
+    let write =
+        |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(SuiteError::io(path.display().to_string()));
     let text = lock(world);
     let entry = text.split("[[plugin]]").find(|e| e.contains(&format!("\"{plugin}\""))).unwrap_or_default();
     let field = |name: &str| {
@@ -329,7 +332,11 @@ async fn afterwards(world: &World) -> Result<Row, SuiteError> {
         // A command that answers with a result ends with it; only its bytes are looked at here.
         let torn = crate::stream::events(&ran.stdout).is_err() || effects.contains_key("secret");
         if ran.code != Some(0) || torn {
-            failed.push(format!("psn {}: {code} {}", args.join(" "), effects.values().cloned().collect::<Vec<_>>().join(", ")));
+            failed.push(format!(
+                "psn {}: {code} {}",
+                args.join(" "),
+                effects.values().cloned().collect::<Vec<_>>().join(", ")
+            ));
         }
     }
     Ok(Row {

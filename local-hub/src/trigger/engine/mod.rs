@@ -2,8 +2,8 @@
 //!
 //! At least once: a run whose engine died is started again. Each write of an attempt carries its lease's token, so a worker that was
 //! given up for dead cannot overwrite what came after it.
-mod queue;
-mod retry;
+pub(crate) mod queue;
+pub(crate) mod retry;
 mod scheduler;
 mod worker;
 
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::store;
 use crate::runner::TaskRunner;
+use queue::Claimant;
 use worker::Worker;
 
 /// Runs executing at once. A local hub shares one machine with its user.
@@ -131,7 +132,7 @@ impl Engine {
             if free == 0 {
                 break;
             }
-            let claimed = queue::claim(&self.db, self.presence.number, free).await?;
+            let claimed = queue::claim(&self.db, Claimant::Engine(self.presence.number), free).await?;
             if claimed.is_empty() {
                 break;
             }

@@ -44,9 +44,22 @@ pub(crate) struct Claimed {
     pub(crate) project_ref: String,
 }
 
+/// Who asks for runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Claimant<'a> {
+    /// An engine in this process, by the number of its presence lock.
+    Engine(i32),
+    /// A development worker, which fetches the runs of its environment. Only its heartbeats show that it lives.
+    Worker { environment: &'a str },
+}
+
 /// Up to `slots` ready runs, the longest waiting first, within the limits of their queues. A limit counts for each concurrency key
 /// by itself, as at the vendor.
-pub(crate) async fn claim(db: &PgPool, owner: i32, slots: usize) -> Result<Vec<Claimed>, sqlx::Error> {
+pub(crate) async fn claim(db: &PgPool, claimant: Claimant<'_>, slots: usize) -> Result<Vec<Claimed>, sqlx::Error> {
+    let (owner, environment) = match claimant {
+        Claimant::Engine(number) => (Some(number), None),
+        Claimant::Worker { environment } => (None, Some(environment)),
+    };
     let mut tx = db.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CLAIM_LOCK).execute(&mut *tx).await?;
     // The materialised form: with a plain subquery the planner may run LIMIT … SKIP LOCKED once per row and claim far too many.
@@ -66,7 +79,10 @@ pub(crate) async fn claim(db: &PgPool, owner: i32, slots: usize) -> Result<Vec<C
              WHERE r.status IN ('PENDING', 'RETRYING_AFTER_FAILURE') AND r.available_at <= now() \
                AND (r.attempt > 0 OR r.expires_at IS NULL OR r.expires_at > now()) \
                AND (q.concurrency_limit IS NULL OR coalesce(b.n, 0) < q.concurrency_limit) \
-               AND coalesce(r.worker_task_id, trigger.resolve_task(r.environment_id, r.task, r.lock_to_version)) IS NOT NULL \
+               AND ($5::text IS NULL OR r.environment_id = $5) \
+               AND NOT EXISTS (SELECT FROM trigger.environments e WHERE e.id = r.environment_id AND e.paused) \
+               AND trigger.is_fetched(coalesce(r.worker_task_id, \
+                   trigger.resolve_task(r.environment_id, r.task, r.lock_to_version))) = ($5::text IS NOT NULL) \
              ORDER BY due, r.seq LIMIT $3 FOR UPDATE OF r SKIP LOCKED \
          ), ranked AS ( \
              SELECT *, row_number() OVER (PARTITION BY environment_id, queue, key ORDER BY due, seq) AS place FROM ready \
@@ -91,6 +107,7 @@ pub(crate) async fn claim(db: &PgPool, owner: i32, slots: usize) -> Result<Vec<C
     .bind(i64::try_from(slots).unwrap_or(i64::MAX))
     .bind(WINDOW)
     .bind(LEASE.as_secs_f64())
+    .bind(environment)
     .fetch_all(&mut *tx)
     .await?;
     tx.commit().await?;
@@ -185,7 +202,7 @@ pub(crate) async fn recover(db: &PgPool) -> Result<u64, sqlx::Error> {
     let result = sqlx::query(
         "WITH lost AS MATERIALIZED ( \
              SELECT id FROM trigger.runs r WHERE lease_token IS NOT NULL \
-             AND (lease_expires_at < now() OR NOT EXISTS ( \
+             AND (lease_expires_at < now() OR lease_owner IS NOT NULL AND NOT EXISTS ( \
                  SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 \
                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
                  AND l.classid::bigint = $1 AND l.objid::bigint = r.lease_owner)) \

@@ -50,6 +50,26 @@ pub(crate) async fn by_token(db: &PgPool, digest: &[u8; 32]) -> Result<Option<(S
     .await
 }
 
+/// How many projects it has, and its plan.
+pub(crate) async fn plan(db: &PgPool, organization_id: &str) -> Result<(String, i64), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT plan, (SELECT count(*) FROM trigger.projects p WHERE p.organization_id = o.id AND p.deleted_at IS NULL) \
+         FROM trigger.organizations o WHERE o.id = $1",
+    )
+    .bind(organization_id)
+    .fetch_one(db)
+    .await
+}
+
+pub(crate) async fn set_plan(db: &PgPool, organization_id: &str, plan: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE trigger.organizations SET plan = $2 WHERE id = $1")
+        .bind(organization_id)
+        .bind(plan)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 pub(crate) async fn organizations(db: &PgPool) -> Result<Vec<Organization>, sqlx::Error> {
     sqlx::query_as("SELECT id, title, slug, created_at FROM trigger.organizations ORDER BY created_at, id")
         .fetch_all(db)

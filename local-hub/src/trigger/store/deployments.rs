@@ -59,6 +59,9 @@ pub(crate) struct NewDeployment<'a> {
     pub(crate) runtime: Option<&'a str>,
     pub(crate) git: Option<&'a Value>,
     pub(crate) force: bool,
+    /// The upload that it is built from, if it is built here.
+    pub(crate) artifact_key: Option<&'a str>,
+    pub(crate) skip_promotion: bool,
 }
 
 #[derive(Debug)]
@@ -110,9 +113,9 @@ pub(crate) async fn initialize(
     let id = ids::friendly("deployment");
     sqlx::query(
         "INSERT INTO trigger.deployments (id, environment_id, version_day, version_number, content_hash, short_code, kind, status, \
-         external_id, runtime, git) \
+         external_id, runtime, git, artifact_key, skip_promotion) \
          SELECT $2, $1, day, 1 + coalesce((SELECT max(version_number) FROM trigger.deployments \
-             WHERE environment_id = $1 AND version_day = day), 0), $3, $4, $5, $6, $7, $8, $9 \
+             WHERE environment_id = $1 AND version_day = day), 0), $3, $4, $5, $6, $7, $8, $9, $10, $11 \
          FROM (SELECT to_char(now() AT TIME ZONE 'utc', 'YYYYMMDD')::int AS day) AS today",
     )
     .bind(environment)
@@ -124,6 +127,8 @@ pub(crate) async fn initialize(
     .bind(new.external_id)
     .bind(new.runtime)
     .bind(new.git)
+    .bind(new.artifact_key)
+    .bind(new.skip_promotion)
     .execute(&mut *tx)
     .await?;
     let deployment = sqlx::query_as(select!("AND d.id = $2")).bind(environment).bind(&id).fetch_one(&mut *tx).await?;
@@ -177,7 +182,7 @@ pub(crate) struct Filter<'a> {
 /// Newest first.
 pub(crate) async fn list(db: &PgPool, environment: &str, filter: Filter<'_>) -> Result<Vec<Deployment>, sqlx::Error> {
     sqlx::query_as(select!(
-        "AND ($2::text IS NULL OR d.status = $2) \
+        "AND d.kind <> 'DEVELOPMENT' AND ($2::text IS NULL OR d.status = $2) \
          AND ($3::text IS NULL OR d.seq < (SELECT seq FROM trigger.deployments WHERE id = $3 AND environment_id = $1)) \
          AND ($4::timestamptz IS NULL OR d.created_at >= $4) AND ($5::timestamptz IS NULL OR d.created_at <= $5) \
          AND ($6::float8 IS NULL OR d.created_at >= now() - make_interval(secs => $6)) \
@@ -463,4 +468,36 @@ pub(crate) async fn declared_schedules(
     .bind(environment_kind)
     .fetch_all(db)
     .await
+}
+
+/// The worker that a run was given to, and its version.
+pub(crate) async fn worker_of_run(db: &PgPool, run: &str) -> Result<Option<(String, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT t.worker_id, r.version FROM trigger.runs r JOIN trigger.worker_tasks t ON t.id = r.worker_task_id WHERE r.id = $1",
+    )
+    .bind(run)
+    .fetch_optional(db)
+    .await
+}
+
+/// Where its worker keeps a run's task.
+pub(crate) async fn file_of_run(db: &PgPool, run: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT t.file_path FROM trigger.runs r JOIN trigger.worker_tasks t ON t.id = r.worker_task_id WHERE r.id = $1",
+    )
+    .bind(run)
+    .fetch_optional(db)
+    .await
+}
+
+/// Seconds that a run may take: the call's word, else the task's.
+pub(crate) async fn limit_of_run(db: &PgPool, run: &str) -> Result<Option<f64>, sqlx::Error> {
+    let limit = sqlx::query_scalar(
+        "SELECT coalesce(r.max_duration, t.max_duration) FROM trigger.runs r \
+         LEFT JOIN trigger.worker_tasks t ON t.id = r.worker_task_id WHERE r.id = $1",
+    )
+    .bind(run)
+    .fetch_optional(db)
+    .await?;
+    Ok(limit.flatten())
 }

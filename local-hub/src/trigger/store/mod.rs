@@ -1,5 +1,6 @@
 //! The service's tables. Every due time is compared with the control database's clock, never with this process's.
 pub(crate) mod account;
+pub(crate) mod artifacts;
 pub(crate) mod batches;
 pub(crate) mod deployments;
 pub(crate) mod envvars;
@@ -14,7 +15,10 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{PgPool, SqlSafeStr};
 
 /// In order; forward only. A file that was once released is never edited.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/trigger/0001_init.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "init", include_str!("../../../migrations/trigger/0001_init.sql")),
+    (2, "dev and switches", include_str!("../../../migrations/trigger/0002_dev_and_switches.sql")),
+];
 
 /// Brings schema `trigger` up to date. Safe to call from several processes at once: sqlx takes a lock.
 pub(crate) async fn migrate(db: &PgPool) -> Result<(), sqlx::Error> {

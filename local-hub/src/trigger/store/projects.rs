@@ -23,8 +23,8 @@ macro_rules! select_project {
 macro_rules! select_environment {
     ($rest:literal) => {
         concat!(
-            "SELECT e.id, e.slug, e.kind, e.api_key, e.project_id, p.ref AS project_ref, p.name AS project_name, \
-             p.slug AS project_slug, o.slug AS organization_slug \
+            "SELECT e.id, e.slug, e.kind, e.api_key, e.paused, e.project_id, p.ref AS project_ref, p.name AS project_name, \
+             p.slug AS project_slug, o.id AS organization_id, o.slug AS organization_slug, o.title AS organization_title, o.plan \
              FROM trigger.environments e JOIN trigger.projects p ON p.id = e.project_id \
              JOIN trigger.organizations o ON o.id = p.organization_id WHERE p.deleted_at IS NULL ",
             $rest
@@ -107,6 +107,25 @@ pub(crate) async fn delete(db: &PgPool, reference: &str) -> Result<Option<(Strin
 
 pub(crate) async fn environment_by_key(db: &PgPool, key: &str) -> Result<Option<Environment>, sqlx::Error> {
     sqlx::query_as(select_environment!("AND e.api_key = $1")).bind(key).fetch_optional(db).await
+}
+
+pub(crate) async fn environment_by_id(db: &PgPool, id: &str) -> Result<Option<Environment>, sqlx::Error> {
+    sqlx::query_as(select_environment!("AND e.id = $1")).bind(id).fetch_optional(db).await
+}
+
+/// The old key stops working at once; the vendor gives it a day, but a local hub's key leaves the machine with nobody.
+pub(crate) async fn new_key(db: &PgPool, environment: &Environment) -> Result<String, sqlx::Error> {
+    let prefix = ENVIRONMENTS.iter().find(|(slug, ..)| *slug == environment.slug).map_or("tr_", |(.., prefix)| prefix);
+    sqlx::query_scalar("UPDATE trigger.environments SET api_key = $2 WHERE id = $1 RETURNING api_key")
+        .bind(&environment.id)
+        .bind(tokens::generate(prefix, KEY_LEN))
+        .fetch_one(db)
+        .await
+}
+
+pub(crate) async fn pause(db: &PgPool, id: &str, paused: bool) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE trigger.environments SET paused = $2 WHERE id = $1").bind(id).bind(paused).execute(db).await?;
+    Ok(())
 }
 
 pub(crate) async fn environment(db: &PgPool, reference: &str, slug: &str) -> Result<Option<Environment>, sqlx::Error> {

@@ -320,6 +320,36 @@ pub(crate) async fn children(db: &PgPool, environment: &str, id: &str) -> Result
         .await
 }
 
+/// The token of the lease that a run is under.
+pub(crate) async fn lease(db: &PgPool, id: &str) -> Result<Option<uuid::Uuid>, sqlx::Error> {
+    let token = sqlx::query_scalar("SELECT lease_token FROM trigger.runs WHERE id = $1").bind(id).fetch_optional(db);
+    Ok(token.await?.flatten())
+}
+
+/// A JSON object, as text.
+pub(crate) async fn set_metadata(db: &PgPool, environment: &str, id: &str, text: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE trigger.runs SET metadata = $3, metadata_type = 'application/json', updated_at = now() \
+         WHERE environment_id = $1 AND id = $2",
+    )
+    .bind(environment)
+    .bind(id)
+    .bind(text)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn set_tags(db: &PgPool, environment: &str, id: &str, tags: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE trigger.runs SET tags = $3, updated_at = now() WHERE environment_id = $1 AND id = $2")
+        .bind(environment)
+        .bind(id)
+        .bind(tags)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// False when there is no such run. A run that has ended stays as it is.
 pub(crate) async fn cancel(db: &PgPool, environment: &str, id: &str) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;

@@ -196,7 +196,11 @@ fn recurse(n: u64) -> u64 {
 pub fn secrets(words: &[&str]) -> Option<Told> {
     Some(match words {
         ["exists", name] => {
-            if host::secrets::exists(name) { Ok((*name).to_owned()) } else { Err("none".to_owned()) }
+            if host::secrets::exists(name) {
+                Ok((*name).to_owned())
+            } else {
+                Err("none".to_owned())
+            }
         }
         ["fingerprint", name] => host::secrets::fingerprint(name).ok_or_else(|| "none".to_owned()),
         ["generate", name, bytes] => host::secrets::generate(name, bytes.parse().unwrap_or(u32::MAX))

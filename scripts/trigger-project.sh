@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Type-checks, lints and tests trigger/, the project that runs psn's tasks in Trigger.dev's cloud.
+# Exit code 3: this machine has no Node.js that can run its tools.
+set -euo pipefail
+cd "$(dirname "$0")/../trigger"
+
+if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null; then
+    echo "trigger/ needs Node.js 20.19 or later; here is $(node --version 2>/dev/null || echo none)" >&2
+    exit 3
+fi
+if ! command -v npm >/dev/null; then
+    echo "the tools of trigger/ are installed with npm, which is not here" >&2
+    exit 3
+fi
+if ! cmp -s package-lock.json node_modules/.installed-from; then
+    npm ci --no-progress >&2
+    cp package-lock.json node_modules/.installed-from
+fi
+npm run --silent check
+npm run --silent lint
+npm run --silent test
