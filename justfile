@@ -16,6 +16,10 @@ setup *args:
 test:
     cargo test --workspace
 
+# The crash or the fault matrix of setup in full: `just matrix crash`
+matrix which:
+    scripts/matrix.sh {{ which }}
+
 # Formatting and clippy, as CI runs them
 lint:
     cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings

@@ -4,7 +4,7 @@
 #   scripts/matrix.sh crash|fault [SEED]
 #
 #   PSN_MATRIX_WORKERS   local hubs at once [2]
-#   PSN_MATRIX=sample    what a plain `cargo test` takes, with counts
+#   PSN_MATRIX           how many cases, spread over all kinds [full]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

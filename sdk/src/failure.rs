@@ -9,6 +9,8 @@ const LAST_RESORT: &str = "psn run validate";
 
 /// Milliseconds after which a service that was busy or away is worth another try.
 const RETRY_SERVICE_MS: u64 = 30_000;
+/// Milliseconds after which a service is asked again whose reply made no sense.
+const RETRY_REPLY_MS: u64 = 1_000;
 /// Milliseconds after which a database that was away is worth another try: a suspended one wakes within seconds.
 const RETRY_DATABASE_MS: u64 = 5_000;
 
@@ -83,7 +85,11 @@ impl From<http::Error> for Failure {
                 failure("service-failed").fix("Run the same command again later").retry_after_ms(RETRY_SERVICE_MS)
             }
             Kind::Status(_) => failure("service-refused"),
-            Kind::Body => failure("reply-not-understood").fix("Update psn: the service may have changed its replies"),
+            // Most often a reply that was cut short or came from something in between.
+            Kind::Body => failure("reply-not-understood")
+                .fix("Run the same command again")
+                .fix("Update psn: the service may have changed its replies")
+                .retry_after_ms(RETRY_REPLY_MS),
             Kind::TooLarge => failure("reply-too-large").fix("Ask for fewer items at a time"),
             Kind::Deadline => {
                 failure("deadline").fix("Run the same command again: it goes on where it was").retry_after_ms(0)
@@ -179,7 +185,7 @@ mod tests {
             (http::Kind::Status(500), "service-failed", true),
             (http::Kind::Status(503), "service-busy", true),
             (http::Kind::Status(524), "service-failed", true),
-            (http::Kind::Body, "reply-not-understood", false),
+            (http::Kind::Body, "reply-not-understood", true),
             (http::Kind::Deadline, "deadline", true),
         ];
         for (kind, code, retryable) in cases {

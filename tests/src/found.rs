@@ -33,6 +33,7 @@ pub fn hub(case: &Case<'_>) -> Value {
         "catalog": catalog(case),
         "trigger": deployed(case, trigger.first()),
         "files": files(&case.folder),
+        "half-written": half_written(&case.rig.machine.home()),
         "notes": notes(&case.folder),
         "names": names(&case.folder),
     });
@@ -118,6 +119,13 @@ fn files(folder: &Path) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+/// What killed writers left in the account's own folders.
+fn half_written(home: &Path) -> Vec<String> {
+    let folders = ["cache", "components"].map(|f| home.join(f));
+    let all = folders.iter().filter(|f| f.is_dir()).flat_map(|f| files(f));
+    all.filter(|f| f.ends_with(".tmp")).collect()
 }
 
 /// psn's own notes: those of the plugins whole, of the ledger what was done and by what.

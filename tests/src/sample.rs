@@ -2,9 +2,18 @@
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `PSN_MATRIX=full` takes every case.
-pub fn is_full() -> bool {
-    std::env::var("PSN_MATRIX").as_deref() == Ok("full")
+/// How many cases are taken: all with `PSN_MATRIX=full`, that many with `PSN_MATRIX=200`, else the few of a plain test run.
+pub fn size(few: usize, all: usize) -> usize {
+    match std::env::var("PSN_MATRIX").as_deref() {
+        Ok("full") => all,
+        Ok(number) => number.parse().unwrap_or(few).min(all),
+        Err(_) => few.min(all),
+    }
+}
+
+/// Whether more is taken than in a plain test run: then it is shared out among workers.
+pub fn is_wide() -> bool {
+    std::env::var("PSN_MATRIX").is_ok_and(|m| m == "full" || m.parse::<usize>().is_ok())
 }
 
 /// `PSN_MATRIX_SEED`, or another one each time. Printed with the counts.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use psn_tests::points::{Moment, Point, Seam};
-use psn_tests::rig::{Case, Ended, Rig};
+use psn_tests::rig::{Ended, Rig};
 use psn_tests::{found, sample};
 use serde_json::Value;
 
@@ -65,7 +65,8 @@ fn killed_anywhere_and_run_again_there_is_one_hub() {
             let number = points.iter().filter(|p| p.seam == seam).map(|p| p.number).max().unwrap_or_default();
             assert!(number >= least, "setup passes the seam {seam:?} {number} times: it is not watched any more");
         }
-        let (most, pairs) = if sample::is_full() { (points.len(), PAIRS) } else { (SAMPLE, SAMPLE_PAIRS) };
+        let most = sample::size(SAMPLE, points.len());
+        let pairs = if sample::is_wide() { PAIRS.min(most / 4) } else { SAMPLE_PAIRS };
         let mut deaths: Vec<Deaths> =
             sample::spread(&points, |p| (p.seam, p.moment), most, seed).into_iter().map(|p| Deaths(vec![p])).collect();
         deaths.extend((0..pairs).map(|n| {
@@ -73,7 +74,7 @@ fn killed_anywhere_and_run_again_there_is_one_hub() {
                 |which: &str| points[usize::try_from(sample::chance(seed, (which, n))).unwrap_or(0) % points.len()];
             Deaths(vec![any("first"), any("second")])
         }));
-        if !sample::is_full() {
+        if !sample::is_wide() {
             let tally = Mutex::new(Tally::default());
             for death in &deaths {
                 die(&first, death, &hub, &tally);
@@ -82,7 +83,8 @@ fn killed_anywhere_and_run_again_there_is_one_hub() {
         }
         (points.len(), deaths)
     };
-    let next = Mutex::new(deaths.chunks(CASES_PER_HUB));
+    let share = deaths.len().div_ceil(sample::workers()).clamp(1, CASES_PER_HUB);
+    let next = Mutex::new(deaths.chunks(share));
     let tally = Mutex::new(Tally::default());
     let started = Instant::now();
     std::thread::scope(|scope| {
@@ -101,7 +103,7 @@ fn killed_anywhere_and_run_again_there_is_one_hub() {
             });
         }
     });
-    eprintln!("crash matrix: all {points} points");
+    eprintln!("crash matrix: {} cases of {points} points", deaths.len());
     report(tally.into_inner().expect("no panic"), seed);
 }
 
@@ -174,6 +176,5 @@ fn one_point_by_name() {
     let (_, hub, _) = clean_run(&rig);
     let tally = Mutex::new(Tally::default());
     die(&rig, &Deaths(text.split(',').map(|p| p.trim().parse().expect("a point")).collect()), &hub, &tally);
-    let _: &Case<'_> = &rig.case();
     report(tally.into_inner().expect("no panic"), 0);
 }

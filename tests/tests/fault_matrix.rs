@@ -102,17 +102,18 @@ fn whatever_a_call_comes_to_psn_gets_over_it_or_says_how() {
             Spoilt::Http { fault, .. } => *fault,
             Spoilt::Sql { fault, .. } => Fault::ALL.len() + fault,
         };
-        let (most, most_sql) = if sample::is_full() { (http.len(), sql.len()) } else { (SAMPLE, SAMPLE_SQL) };
+        let (most, most_sql) = (sample::size(SAMPLE, http.len()), sample::size(SAMPLE_SQL, sql.len()));
         let mut cases = sample::spread(&http, way, most, seed);
         cases.extend(sample::spread(&sql, way, most_sql, seed));
-        if !sample::is_full() {
+        if !sample::is_wide() {
             let tally = Mutex::new(Tally::default());
             cases.iter().for_each(|spoilt| spoil(&first, spoilt, &clean.hub, &tally));
             return report(tally.into_inner().expect("no panic"), seed);
         }
         (of, cases)
     };
-    let next = Mutex::new(cases.chunks(CASES_PER_HUB));
+    let share = cases.len().div_ceil(sample::workers()).clamp(1, CASES_PER_HUB);
+    let next = Mutex::new(cases.chunks(share));
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
         for _ in 0..sample::workers() {
@@ -128,7 +129,7 @@ fn whatever_a_call_comes_to_psn_gets_over_it_or_says_how() {
             });
         }
     });
-    eprintln!("fault matrix: all of {of}");
+    eprintln!("fault matrix: {} cases of {of}", cases.len());
     report(tally.into_inner().expect("no panic"), seed);
 }
 

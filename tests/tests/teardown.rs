@@ -88,7 +88,7 @@ fn killed_at_any_point_the_same_command_goes_on() {
         points
     };
     assert!(points.iter().any(|p| p.seam == Seam::Http && p.moment == Moment::Sent), "{points:?}");
-    let most = if sample::is_full() { points.len() } else { SAMPLE };
+    let most = sample::size(SAMPLE, points.len());
     let chosen = sample::spread(&points, |p| (p.seam, p.moment), most, seed);
     let mut deaths = 0;
     for point in &chosen {

@@ -155,6 +155,9 @@ fn roles_error(e: &RolesError) -> CodedError {
         RolesError::Connect(e) => e.coded(),
         RolesError::Secret(e) => CodedError::new("config.secret", e.to_string(), ["psn run setup"]),
         RolesError::Random(_) => CodedError::new("host.random", e.to_string(), ["psn run setup"]).retryable(),
+        RolesError::Sql { source: sqlx::Error::Io(_), .. } => {
+            CodedError::new("migrate.interrupted", e.to_string(), ["psn run setup"]).retryable()
+        }
         RolesError::Sql { .. } => CodedError::new("migrate.roles", e.to_string(), ["psn run setup"]),
         RolesError::TooPowerful { role, .. } => CodedError::new(
             "migrate.role-too-powerful",
