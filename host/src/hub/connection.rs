@@ -160,6 +160,14 @@ impl HubUrl {
         &self.password
     }
 
+    /// The same role in the same database, by another door.
+    #[must_use]
+    pub fn at(mut self, other: &HubUrl) -> Self {
+        self.host.clone_from(&other.host);
+        self.port = other.port;
+        self
+    }
+
     /// Whether both are the same database at the same address.
     pub fn same_place(&self, other: &HubUrl) -> bool {
         (&self.host, self.port, &self.database) == (&other.host, other.port, &other.database)
