@@ -22,7 +22,6 @@ async fn owner(machine: &Machine) -> PgConnection {
 async fn connect(machine: &Machine, url: &str) -> PgConnection {
     let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a connection string");
     let ca = machine.home().join("local-hub/tls/ca.pem");
-    let options =
-        options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull).ssl_root_cert(ca).extra_float_digits(None);
+    let options = options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull).ssl_root_cert(ca).extra_float_digits(None);
     PgConnection::connect_with(&options).await.expect("the database takes the password over TLS")
 }

@@ -91,13 +91,7 @@ fn lint(context: &Context, files: &[PathBuf]) -> Result<Done, CodedError> {
 }
 
 /// Tells every check; what is required and fails is an error.
-fn finish(
-    context: &Context,
-    checks: &[Check],
-    started: Instant,
-    code: &str,
-    again: &str,
-) -> Result<Done, CodedError> {
+fn finish(context: &Context, checks: &[Check], started: Instant, code: &str, again: &str) -> Result<Done, CodedError> {
     for check in checks {
         context.events.emit(&Event::Check(check.clone()));
     }

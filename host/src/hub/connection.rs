@@ -270,6 +270,11 @@ impl Attempt {
     }
 }
 
+/// 57P0x: going down or coming up. 53300: all connections taken. 08xxx: a pooler that lost its server.
+pub(super) fn passes(sqlstate: &str) -> bool {
+    sqlstate.starts_with("57P") || sqlstate == "53300" || sqlstate.starts_with("08")
+}
+
 fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
     let (host, port) = (url.host.clone(), url.port);
     let tls =
@@ -284,9 +289,7 @@ fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
         sqlx::Error::Database(e) => {
             let sqlstate = e.code().unwrap_or_default().into_owned();
             let reason = e.message().to_owned();
-            // 57P0x: going down or coming up. 53300: all connections taken. 08xxx: a pooler that lost its server.
-            let passes = sqlstate.starts_with("57P") || sqlstate == "53300" || sqlstate.starts_with("08");
-            if passes {
+            if passes(&sqlstate) {
                 return Attempt::later(url, reason);
             }
             Attempt {

@@ -13,6 +13,8 @@ pub mod project;
 pub mod roles;
 mod scram;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 
 pub use catalog::catalog_checks;

@@ -18,7 +18,7 @@ WITH tables AS (
     SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p')
-), leading AS (
+), policy_index AS (
     SELECT DISTINCT t.name, i.indexrelid, i.indexrelid::regclass::text AS index, k.oid AS con, k.conname, pg_get_constraintdef(k.oid) AS def,
            pg_get_indexdef(i.indexrelid) AS indexdef
     FROM tables t
@@ -43,7 +43,7 @@ SELECT 'index ' || string_agg(l.index, ', ') || ' of ' || l.name,
        string_agg(coalesce(format('ALTER TABLE %s ADD CONSTRAINT %I %s', l.name, l.conname, l.def), l.indexdef), '; ')
          || coalesce((SELECT '; ' || string_agg(format('ALTER TABLE %s ADD CONSTRAINT %I %s', f.conrelid::regclass, f.conname, pg_get_constraintdef(f.oid)), '; ')
                       FROM pg_constraint f WHERE f.contype = 'f' AND f.conindid = ANY (array_agg(l.indexrelid))), '')
-FROM leading l GROUP BY l.name
+FROM policy_index l GROUP BY l.name
 ORDER BY 1";
 
 async fn run(db: &mut PgConnection, sql: &str) {
@@ -90,7 +90,11 @@ fn taking_anything_away_turns_verify_red() {
         assert_eq!(after.behaviours.len(), before.behaviours.len());
         eprintln!(
             "{} mutations, all noticed ({by_behaviour} by trying): {} policies, {} ENABLE, {} FORCE, {} indexes",
-            mutations.len(), seen[0], seen[1], seen[2], seen[3]
+            mutations.len(),
+            seen[0],
+            seen[1],
+            seen[2],
+            seen[3]
         );
         assert!(seen[0] >= 20 && seen[1..].iter().all(|n| *n >= 5), "{seen:?}");
         assert!(by_behaviour >= 20, "{by_behaviour}");

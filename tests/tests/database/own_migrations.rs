@@ -61,10 +61,12 @@ fn made_linted_applied_tried_failed_resumed_and_refused() {
     assert!(rows.iter().any(|r| r["way"] == "psn_plugin_watchdog" && r["got"] == "42501"));
     let left: i64 = block_on(async {
         let mut db = owner(&m).await;
-        sqlx::query_scalar("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM posts) + (SELECT count(*) FROM notes)")
-            .fetch_one(&mut db)
-            .await
-            .expect("a count")
+        sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM posts) + (SELECT count(*) FROM notes)",
+        )
+        .fetch_one(&mut db)
+        .await
+        .expect("a count")
     });
     assert_eq!(left, 0, "what was tried is undone");
 
@@ -81,10 +83,12 @@ fn made_linted_applied_tried_failed_resumed_and_refused() {
     let comments = |m: &Machine| -> (Option<String>, Option<String>) {
         block_on(async {
             let mut db = owner(m).await;
-            sqlx::query_as("SELECT obj_description('users'::regclass, 'pg_class'), obj_description('posts'::regclass, 'pg_class')")
-                .fetch_one(&mut db)
-                .await
-                .expect("a row")
+            sqlx::query_as(
+                "SELECT obj_description('users'::regclass, 'pg_class'), obj_description('posts'::regclass, 'pg_class')",
+            )
+            .fetch_one(&mut db)
+            .await
+            .expect("a row")
         })
     };
     assert_eq!(comments(&m), (Some("first".to_owned()), None));
@@ -104,7 +108,11 @@ fn made_linted_applied_tried_failed_resumed_and_refused() {
     m.psn(&["db", "migrate"]).exits(0);
 
     // What a migration must not do is found before it is applied, and told where.
-    let bad = put(&m, "20990101000002_bad.sql", "CREATE TABLE public.open (id uuid PRIMARY KEY);\nGRANT ALL ON public.open TO PUBLIC;\n");
+    let bad = put(
+        &m,
+        "20990101000002_bad.sql",
+        "CREATE TABLE public.open (id uuid PRIMARY KEY);\nGRANT ALL ON public.open TO PUBLIC;\n",
+    );
     let linted = m.psn(&["db", "lint"]).exits(1);
     for rule in ["lint.rls-not-enabled", "lint.rls-not-forced", "lint.grant-too-wide"] {
         assert!(checks(&linted, rule).any(|c| c["status"] == "fail"), "{rule}: {}", linted.stdout);

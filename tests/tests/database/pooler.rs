@@ -47,11 +47,15 @@ impl Bouncer {
         std::fs::create_dir(&folder).expect("a folder");
         let direct = url(m, "DATABASE_URL_DIRECT");
         let tls = m.home().join("local-hub/tls");
-        let users: Vec<String> = ["DATABASE_URL_DIRECT", "DATABASE_URL_APP", "DATABASE_URL_PLUGIN_WATCHDOG"]
-            .iter()
+        // Every role that psn has a connection string of, with the password in it.
+        let hub_env = std::fs::read_to_string(m.project().join("config/hub.env")).expect("a hub");
+        let names = hub_env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name);
+        let users: std::collections::BTreeSet<String> = names
+            .filter(|name| name.starts_with("DATABASE_URL"))
             .map(|name| url(m, name))
             .map(|u| format!("\"{}\" \"{}\"", u.username(), u.password().expect("a password")))
             .collect();
+        let users: Vec<String> = users.into_iter().collect();
         let port = {
             let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             free.local_addr().expect("an address").port()

@@ -10,7 +10,7 @@ use crate::events::{Check, CheckStatus};
 /// Rules that do not fit how psn migrates: its session sets both time-outs (hub/migrate.rs), a counter of attempts stays small, and a
 /// migration runs once, in a transaction, so its statements need not be repeatable.
 const SQUAWK_EXCLUDED: &str =
-    "require-lock-timeout,require-statement-timeout,prefer-bigint-over-int,prefer-robust-stmts,require-timeout-settings";
+    "require-lock-timeout,require-statement-timeout,prefer-bigint-over-int,prefer-robust-stmts";
 
 pub(super) fn squawk(files: &[PathBuf]) -> Vec<Check> {
     let mut command = Command::new("squawk");

@@ -38,7 +38,8 @@ fn one(file: &Path) -> Result<Vec<Check>, CodedError> {
     let bytes = atomic_file::read(file).map_err(|e| file_error(&e))?;
     let bad = |reason: &str| MigrationsError::BadFile { file: shown.clone(), reason: reason.to_owned() };
     let text = String::from_utf8(bytes.ok_or_else(|| bad("is not there"))?).map_err(|_| bad("is not UTF-8"))?;
-    let statements = statements::statements(&text).map_err(|(line, e)| bad(&format!("is no SQL at line {line}: {e}")))?;
+    let statements =
+        statements::statements(&text).map_err(|(line, e)| bad(&format!("is no SQL at line {line}: {e}")))?;
     let findings = rules::check(&statements);
     if findings.is_empty() {
         let message = format!("{shown}: psn's own rules hold");

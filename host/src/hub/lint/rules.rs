@@ -60,9 +60,11 @@ fn new_tables(statements: &[Statement]) -> BTreeMap<String, NewTable> {
         if s.starts(&["ALTER", "TABLE"]) {
             if let Some(table) = s.table_at(2).and_then(|n| tables.get_mut(&n)) {
                 table.enabled |= s.has(&["ENABLE", "ROW", "LEVEL", "SECURITY"]);
-                table.forced |= s.words.windows(4).enumerate().any(|(i, w)| {
-                    w == ["FORCE", "ROW", "LEVEL", "SECURITY"] && (i == 0 || s.words[i - 1] != "NO")
-                });
+                table.forced |= s
+                    .words
+                    .windows(4)
+                    .enumerate()
+                    .any(|(i, w)| w == ["FORCE", "ROW", "LEVEL", "SECURITY"] && (i == 0 || s.words[i - 1] != "NO"));
                 table.indexed.extend(keys(s));
             }
         } else if s.starts(&["CREATE", "POLICY"]) {
@@ -177,8 +179,14 @@ fn security(s: &Statement, add: &mut impl FnMut(&'static str, bool, String)) {
             "write (SELECT nullif(current_setting('app.current_user_id', true), '')::uuid): once a statement, and no error where no user is set".to_owned(),
         );
     }
-    if (s.starts(&["CREATE", "VIEW"]) || s.starts(&["CREATE", "OR", "REPLACE", "VIEW"])) && !s.has(&["SECURITY_INVOKER"]) {
-        add("view-as-owner", true, "a view without WITH (security_invoker = true) shows what its owner sees".to_owned());
+    if (s.starts(&["CREATE", "VIEW"]) || s.starts(&["CREATE", "OR", "REPLACE", "VIEW"]))
+        && !s.has(&["SECURITY_INVOKER"])
+    {
+        add(
+            "view-as-owner",
+            true,
+            "a view without WITH (security_invoker = true) shows what its owner sees".to_owned(),
+        );
     }
     if s.starts(&["CREATE", "MATERIALIZED", "VIEW"]) {
         add("view-as-owner", true, "a materialized view has no row-level security".to_owned());
@@ -186,7 +194,11 @@ fn security(s: &Statement, add: &mut impl FnMut(&'static str, bool, String)) {
     if s.starts(&["GRANT"]) {
         let rights: Vec<&String> = s.words.iter().take_while(|w| *w != "ON").collect();
         if rights.iter().any(|w| matches!(w.as_str(), "TRUNCATE" | "REFERENCES" | "ALL")) {
-            add("grant-too-wide", true, "TRUNCATE and REFERENCES go past row-level security, and ALL has both".to_owned());
+            add(
+                "grant-too-wide",
+                true,
+                "TRUNCATE and REFERENCES go past row-level security, and ALL has both".to_owned(),
+            );
         }
         if s.has(&["TO", "PUBLIC"]) {
             add("grant-too-wide", true, "a right of PUBLIC is every role's".to_owned());
@@ -275,7 +287,10 @@ mod tests {
         for (without, rule) in [
             ("ALTER TABLE public.notes ENABLE ROW LEVEL SECURITY;", "rls-not-enabled"),
             ("ALTER TABLE public.notes FORCE ROW LEVEL SECURITY;", "rls-not-forced"),
-            (",\n    -- Leads with the column that the policies filter by: it is their index. And other tables can refer to a row of the same user only:\n    -- FOREIGN KEY (user_id, notes_id) REFERENCES public.notes (user_id, id)\n    UNIQUE (user_id, id)", "rls-no-index"),
+            (
+                ",\n    -- Leads with the column that the policies filter by: it is their index. And other tables can refer to a row of the same user only:\n    -- FOREIGN KEY (user_id, notes_id) REFERENCES public.notes (user_id, id)\n    UNIQUE (user_id, id)",
+                "rls-no-index",
+            ),
             ("FOR DELETE", "rls-no-policy"),
         ] {
             assert!(sound.contains(without), "{without}");
@@ -300,8 +315,14 @@ mod tests {
     fn each_mistake_has_its_rule() {
         for (sql, rule) in [
             ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS $$SELECT 1$$", "definer-search-path"),
-            ("CREATE POLICY p ON posts USING (user_id = current_setting('app.current_user_id')::uuid)", "raw-current-setting"),
-            ("CREATE POLICY p ON posts USING (user_id = (SELECT current_setting('app.x', true)::uuid))", "raw-current-setting"),
+            (
+                "CREATE POLICY p ON posts USING (user_id = current_setting('app.current_user_id')::uuid)",
+                "raw-current-setting",
+            ),
+            (
+                "CREATE POLICY p ON posts USING (user_id = (SELECT current_setting('app.x', true)::uuid))",
+                "raw-current-setting",
+            ),
             ("ALTER TABLE posts DISABLE ROW LEVEL SECURITY", "rls-switched-off"),
             ("ALTER TABLE posts NO FORCE ROW LEVEL SECURITY", "rls-switched-off"),
             ("CREATE VIEW v AS SELECT * FROM posts", "view-as-owner"),

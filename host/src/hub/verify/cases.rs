@@ -237,7 +237,8 @@ async fn parent(
         return Ok(());
     }
     let table = all.iter().find(|t| t.oid == oid && t.rights.insert);
-    let table = table.ok_or_else(|| Stopped::NoRow("it refers to a table that psn_app may not insert into".to_owned()))?;
+    let table =
+        table.ok_or_else(|| Stopped::NoRow("it refers to a table that psn_app may not insert into".to_owned()))?;
     if depth == MAX_DEPTH {
         return Err(Stopped::NoRow(format!("its references lead in a circle, by way of {}", table.label)));
     }
@@ -245,9 +246,9 @@ async fn parent(
         Box::pin(parent(all, key.table, user, nth, db, made, depth + 1)).await?;
     }
     let row = row_that_fits(table, user, made, nth, db).await?;
-    let values = insert_returning(table, &row, db)
-        .await?
-        .map_err(|got| Stopped::NoRow(format!("no row can be made up for {}, which it refers to: {got}", table.label)))?;
+    let values = insert_returning(table, &row, db).await?.map_err(|got| {
+        Stopped::NoRow(format!("no row can be made up for {}, which it refers to: {got}", table.label))
+    })?;
     made.insert(oid, values);
     Ok(())
 }
@@ -284,8 +285,7 @@ async fn insert_returning(table: &Table, row: &Row, db: &mut PgConnection) -> Re
     match sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *db).await {
         Ok(answer) => {
             let text: String = answer.try_get(0)?;
-            let values: Vec<Option<String>> =
-                serde_json::from_str(&text).map_err(|e| sqlx::Error::Decode(e.into()))?;
+            let values: Vec<Option<String>> = serde_json::from_str(&text).map_err(|e| sqlx::Error::Decode(e.into()))?;
             Ok(Ok(columns.iter().zip(values).filter_map(|(c, v)| Some((c.number, v?))).collect()))
         }
         Err(sqlx::Error::Database(e)) => {
@@ -341,7 +341,9 @@ async fn others(
     trial.run(db, "select other's", count(table, &theirs), Expect::where_allowed(rights.select, 0)).await?;
     let update = format!("UPDATE {name} SET {o} = {o}{theirs}");
     trial.run(db, "update other's", update, Expect::where_allowed(rights.update, 0)).await?;
-    trial.run(db, "delete other's", format!("DELETE FROM {name}{theirs}"), Expect::where_allowed(rights.delete, 0)).await?;
+    trial
+        .run(db, "delete other's", format!("DELETE FROM {name}{theirs}"), Expect::where_allowed(rights.delete, 0))
+        .await?;
 
     let row = Row::new(table, &b.user, &b.parents, 3, false).map_err(Stopped::NoRow)?.insert(table);
     trial.run(db, "insert other's id", row.clone(), Expect::Denied).await?;

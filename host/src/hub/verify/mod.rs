@@ -274,7 +274,8 @@ async fn as_owner(owner: &mut PgConnection, tables: &[Table], report: &mut Verif
     let mut found = Vec::new();
     cases::begin(owner).await?;
     for table in tables {
-        let sql = format!("SET LOCAL row_security = off; UPDATE {0} SET {1} = {1} WHERE false", table.name, first(table));
+        let sql =
+            format!("SET LOCAL row_security = off; UPDATE {0} SET {1} = {1} WHERE false", table.name, first(table));
         let got = cases::attempt(owner, sql).await?;
         found.push(Behaviour {
             table: table.label.clone(),
