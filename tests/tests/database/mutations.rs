@@ -40,7 +40,7 @@ UNION ALL
 -- All that lead with the column go together: one of two is enough to filter by.
 SELECT 'index ' || string_agg(l.index, ', ') || ' of ' || l.name,
        string_agg(CASE WHEN l.con IS NULL THEN 'DROP INDEX ' || l.index ELSE format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', l.name, l.conname) END, '; '),
-       string_agg(coalesce(format('ALTER TABLE %s ADD CONSTRAINT %I %s', l.name, l.conname, l.def), l.indexdef), '; ')
+       string_agg(CASE WHEN l.con IS NULL THEN l.indexdef ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', l.name, l.conname, l.def) END, '; ')
          || coalesce((SELECT '; ' || string_agg(format('ALTER TABLE %s ADD CONSTRAINT %I %s', f.conrelid::regclass, f.conname, pg_get_constraintdef(f.oid)), '; ')
                       FROM pg_constraint f WHERE f.contype = 'f' AND f.conindid = ANY (array_agg(l.indexrelid))), '')
 FROM policy_index l GROUP BY l.name
