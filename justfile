@@ -36,6 +36,10 @@ measure *args:
 cargo-component:
     scripts/cargo-component.sh
 
+# The linters squawk and pgrls on psn's migrations
+sql-lint:
+    scripts/sql-lint.sh
+
 # Installs the vendors' clients that tests/clients/ pins
 clients:
     scripts/clients.sh

@@ -65,6 +65,9 @@ pub(super) enum Command {
     /// The keys that you bring
     #[command(subcommand)]
     Keys(Keys),
+    /// The hub's database: migrations, and whether its row-level security holds
+    #[command(subcommand)]
+    Db(Db),
     /// Settings in config/psn.toml
     #[command(subcommand)]
     Config(Config),
@@ -205,6 +208,26 @@ pub(super) struct KeySource {
     /// Reads the value from a file
     #[arg(long, value_name = "FILE")]
     pub(super) from_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Db {
+    /// Applies what is pending of psn's migrations and of your own in migrations/, as `psn run setup` does
+    Migrate,
+    /// Says what is applied and what is pending; exits with 3 where something is
+    Status,
+    /// Writes the migration of a new table, with its row-level security, index and rights in place
+    New {
+        /// The table's name, for example notes
+        name: String,
+    },
+    /// Looks whether the database keeps users apart: by its catalog, and by trying, as the real roles, in transactions that are undone
+    Verify,
+    /// Looks for mistakes in your migrations, without a database
+    Lint {
+        /// Migration files [default: all in migrations/]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -2,6 +2,7 @@
 mod args;
 mod config;
 mod consent_prompt;
+mod db;
 mod doctor;
 mod exit;
 mod keys;
@@ -142,6 +143,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::CloudRun(run) => task::cloud_run(context, run).await,
         Command::Local(local) => local::local(context, local).await,
         Command::Keys(keys) => keys::keys(context, keys),
+        Command::Db(command) => db::db(context, command).await,
         Command::Config(config) => config::config(context, config),
         Command::Hub(hub) => config::hub(context, &hub),
         Command::Plugin(plugin) => plugin::plugin(context, plugin).await,

@@ -24,6 +24,22 @@ macro_rules! our_roles {
     };
 }
 
+/// The column of table `$oid` that a policy of psn_app compares with the user, as the policy is written back: `(user_id = ( SELECT …`.
+macro_rules! tenant_of {
+    ($oid:literal) => {
+        concat!(
+            "(SELECT a.attnum FROM pg_catalog.pg_policy p
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = p.polrelid AND a.attnum > 0 AND NOT a.attisdropped
+              WHERE p.polrelid = ",
+            $oid,
+            " AND (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = 'psn_app') = ANY (p.polroles)
+                AND position(format('(%I = ( SELECT ', a.attname)
+                             IN concat(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))) > 0
+              LIMIT 1)"
+        )
+    };
+}
+
 const QUESTIONS: &[Question] = &[
     Question {
         check: "rls.enabled",
@@ -37,19 +53,25 @@ const QUESTIONS: &[Question] = &[
     },
     Question {
         check: "rls.policies",
-        pass: "Every right of psn_app has a policy",
+        pass: "Every right of psn's roles has a policy",
+        // For psn_app one per command, so that each says what it allows. A plugin's right may be to some columns only.
         sql: concat!(
-            "SELECT format('%s: psn_app may %s, and no policy says which rows', c.relname, g.privilege_type)
-              FROM pg_catalog.pg_class c
-              CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
-              WHERE ", our_tables!(), " AND c.relkind IN ('r', 'p')
-                AND g.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = 'psn_app')
-                AND g.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-                AND NOT EXISTS (
-                    SELECT FROM pg_catalog.pg_policy p
-                    WHERE p.polrelid = c.oid AND (g.grantee = ANY (p.polroles) OR 0 = ANY (p.polroles))
-                      AND p.polcmd = CASE g.privilege_type WHEN 'SELECT' THEN 'r'::\"char\" WHEN 'INSERT' THEN 'a' WHEN 'UPDATE' THEN 'w' ELSE 'd' END)
-              ORDER BY 1"
+            "SELECT DISTINCT format('%s: %s may %s, and no policy says which rows', c.relname, r.rolname, g.privilege_type)
+             FROM pg_catalog.pg_class c
+             CROSS JOIN LATERAL (
+                 SELECT t.grantee, t.privilege_type FROM pg_catalog.aclexplode(c.relacl) t
+                 UNION
+                 SELECT t.grantee, t.privilege_type FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) t
+                 WHERE a.attrelid = c.oid) g
+             JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
+             WHERE c.relkind IN ('r', 'p') AND ", our_roles!(), "
+               AND g.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+               AND NOT EXISTS (
+                   SELECT FROM pg_catalog.pg_policy p
+                   WHERE p.polrelid = c.oid AND (g.grantee = ANY (p.polroles) OR 0 = ANY (p.polroles))
+                     AND (p.polcmd = CASE g.privilege_type WHEN 'SELECT' THEN 'r'::\"char\" WHEN 'INSERT' THEN 'a' WHEN 'UPDATE' THEN 'w' ELSE 'd' END
+                          OR (p.polcmd = '*' AND r.rolname <> 'psn_app')))
+             ORDER BY 1"
         ),
     },
     Question {
@@ -65,6 +87,37 @@ const QUESTIONS: &[Question] = &[
               WHERE (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = 'psn_app') = ANY (p.polroles)
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = a.attnum)
               ORDER BY 1",
+    },
+    Question {
+        check: "rls.tenant-keys",
+        pass: "Every unique and every foreign key has the user in it, or a comment that says why not",
+        // A unique key over all users tells one of them what another has; a reference without the user can lead to another's row. Random
+        // and counted keys that nobody chooses tell nothing. Where it is meant: COMMENT ON CONSTRAINT … IS 'psn: …'.
+        sql: concat!(
+            "SELECT format('%s: %s %s', c.relname, k.conname, CASE k.contype WHEN 'f'
+                        THEN 'refers to rows without naming their user' ELSE 'is unique over all users' END)
+             FROM pg_catalog.pg_constraint k
+             JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+             WHERE c.relnamespace = 'public'::regnamespace AND k.contype IN ('p', 'u', 'f')
+               AND ", tenant_of!("c.oid"), " IS NOT NULL
+               AND NOT ", tenant_of!("c.oid"), " = ANY (k.conkey)
+               AND (k.contype <> 'f' OR ", tenant_of!("k.confrelid"), " IS NOT NULL)
+               AND NOT (k.contype = 'p' AND cardinality(k.conkey) = 1 AND EXISTS (
+                   SELECT FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = c.oid AND a.attnum = k.conkey[1]
+                     AND (a.attidentity <> '' OR (a.atttypid = 'uuid'::regtype AND a.atthasdef))))
+               AND coalesce(obj_description(k.oid, 'pg_constraint'), '') NOT LIKE 'psn: %'
+             UNION ALL
+             SELECT format('%s: the index %s is unique over all users', c.relname, i.indexrelid::regclass)
+             FROM pg_catalog.pg_index i
+             JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+             WHERE c.relnamespace = 'public'::regnamespace AND i.indisunique
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u'))
+               AND ", tenant_of!("c.oid"), " IS NOT NULL
+               AND NOT ", tenant_of!("c.oid"), " = ANY (i.indkey::smallint[])
+               AND coalesce(obj_description(i.indexrelid, 'pg_class'), '') NOT LIKE 'psn: %'
+             ORDER BY 1"
+        ),
     },
     Question {
         check: "rls.recursion",

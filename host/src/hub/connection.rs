@@ -160,6 +160,14 @@ impl HubUrl {
         &self.password
     }
 
+    /// The same role in the same database, by another door.
+    #[must_use]
+    pub fn at(mut self, other: &HubUrl) -> Self {
+        self.host.clone_from(&other.host);
+        self.port = other.port;
+        self
+    }
+
     /// Whether both are the same database at the same address.
     pub fn same_place(&self, other: &HubUrl) -> bool {
         (&self.host, self.port, &self.database) == (&other.host, other.port, &other.database)
@@ -262,6 +270,11 @@ impl Attempt {
     }
 }
 
+/// 57P0x: going down or coming up. 53300: all connections taken. 08xxx: a pooler that lost its server.
+pub(super) fn passes(sqlstate: &str) -> bool {
+    sqlstate.starts_with("57P") || sqlstate == "53300" || sqlstate.starts_with("08")
+}
+
 fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
     let (host, port) = (url.host.clone(), url.port);
     let tls =
@@ -276,9 +289,7 @@ fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
         sqlx::Error::Database(e) => {
             let sqlstate = e.code().unwrap_or_default().into_owned();
             let reason = e.message().to_owned();
-            // 57P0x: going down or coming up. 53300: all connections taken. 08xxx: a pooler that lost its server.
-            let passes = sqlstate.starts_with("57P") || sqlstate == "53300" || sqlstate.starts_with("08");
-            if passes {
+            if passes(&sqlstate) {
                 return Attempt::later(url, reason);
             }
             Attempt {

@@ -1,18 +1,18 @@
 //! Migrations: forward only, in one file each, on the direct endpoint; then the roles, their rights, and a look at the result.
 use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 use sqlx::{PgConnection, Row as _};
 
 use super::catalog::catalog_checks;
 use super::connection::{ConnectError, Purpose, TlsRoots, connect};
+use super::migrations::{FIRST_OF_PROJECT, FOLDER, Migrations, MigrationsError};
 use super::roles::{self, RolesError};
 use crate::capabilities::Deadline;
 use crate::error::CodedError;
 use crate::events::{Check, Event, EventSink};
 use crate::plugins::manifest::Manifest;
 use crate::secret::Secrets;
-
-static EMBEDDED: Migrator = sqlx::migrate!("../migrations");
 
 /// In a schema of its own: what lies in `public` is people's data and under row-level security.
 const SCHEMA: &str = "psn";
@@ -83,14 +83,18 @@ pub enum MigrateError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Roles(#[from] RolesError),
+    #[error(transparent)]
+    Migrations(#[from] MigrationsError),
     #[error("migration {version} ({description}) was changed after it was applied to this hub")]
-    Changed { version: i64, description: String },
+    Changed { version: i64, description: String, file: Option<String> },
+    #[error("migration {version} was applied to this hub, and its file is no longer in {FOLDER}/")]
+    Missing { version: i64 },
     #[error("this hub has migration {version}, which this psn does not know")]
     Newer { version: i64 },
     #[error("another session holds a lock that migration needs")]
     Locked,
-    #[error("migration {version} ({description}) failed and was undone: {source}")]
-    Failed { version: i64, description: String, source: sqlx::Error },
+    #[error("migration {version} ({description}){} failed and was undone: {source}", place(file.as_deref(), *line))]
+    Failed { version: i64, description: String, file: Option<String>, line: Option<usize>, source: sqlx::Error },
     #[error("{what}: {source}")]
     Sql { what: &'static str, source: sqlx::Error },
 }
@@ -101,11 +105,21 @@ impl MigrateError {
         match self {
             MigrateError::Connect(e) => e.coded(),
             MigrateError::Roles(e) => roles_error(e),
-            MigrateError::Changed { .. } => say(
+            MigrateError::Migrations(e) => e.coded(),
+            MigrateError::Changed { file, .. } => CodedError::new(
                 "migrate.changed",
-                &[
-                    "git checkout -- migrations",
-                    "Write what you want changed as a new migration: an applied one stays as it is",
+                self.to_string(),
+                [
+                    format!("git checkout -- {}", file.as_deref().unwrap_or(FOLDER)),
+                    "Write what you want changed as a new migration: an applied one stays as it is".to_owned(),
+                ],
+            ),
+            MigrateError::Missing { version } => CodedError::new(
+                "migrate.missing-file",
+                self.to_string(),
+                [
+                    format!("git log --oneline --diff-filter=D -- '{FOLDER}/{version}_*'"),
+                    "Put the file back as it was: the hub has what it made".to_owned(),
                 ],
             ),
             MigrateError::Newer { .. } => {
@@ -133,6 +147,11 @@ impl MigrateError {
             MigrateError::Failed { source: sqlx::Error::Io(_), .. } => {
                 say("migrate.interrupted", &["psn run setup"]).retryable()
             }
+            MigrateError::Failed { file: Some(file), line, .. } => CodedError::new(
+                "migrate.failed",
+                self.to_string(),
+                [format!("${{EDITOR:-vi}} +{} {file}", line.unwrap_or(1)), "psn db migrate".to_owned()],
+            ),
             MigrateError::Failed { .. } => say("migrate.failed", &["psn run setup"]),
             MigrateError::Sql { source: sqlx::Error::Io(_), .. } => {
                 say("migrate.interrupted", &["psn run setup"]).retryable()
@@ -178,6 +197,7 @@ fn roles_error(e: &RolesError) -> CodedError {
 /// Brings the hub's database to where this psn and these plugins need it: pending migrations, roles, rights, policies. Then looks at
 /// the catalog. Safe to run again after a crash at any point, and a no-op where all is done.
 pub async fn migrate(
+    migrations: &Migrations,
     secrets: &Secrets,
     tls: &TlsRoots,
     plugins: &[Manifest],
@@ -189,20 +209,20 @@ pub async fn migrate(
         .execute(&mut owner)
         .await
         .map_err(|source| MigrateError::Sql { what: "preparing the session", source })?;
-    let before = versions(&mut owner, &EMBEDDED).await?;
+    let before = versions(&mut owner, migrations).await?;
     let mut report = MigrateReport {
         pending_before: before.pending.iter().map(|m| m.version).collect(),
         ..MigrateReport::default()
     };
-    refuse(&before)?;
+    refuse(&before, migrations)?;
 
     let mut steps = before.pending.len();
     if steps > 0 {
         for (done, migration) in before.pending.iter().enumerate() {
             progress(events, done, steps, format!("Migration {}: {}", migration.version, migration.description));
         }
-        run(&mut owner, &before).await?;
-        let after = versions(&mut owner, &EMBEDDED).await?;
+        run(&mut owner, migrations).await?;
+        let after = versions(&mut owner, migrations).await?;
         report.applied =
             report.pending_before.iter().copied().filter(|v| after.applied.iter().any(|a| a.version == *v)).collect();
     }
@@ -226,9 +246,9 @@ pub async fn migrate(
     Ok(report)
 }
 
-/// All that this psn carries, in order.
-pub fn migrations() -> Vec<Version> {
-    EMBEDDED.iter().map(|m| Version { version: m.version, description: m.description.to_string() }).collect()
+/// All of them, in order.
+pub fn all_versions(migrations: &Migrations) -> Vec<Version> {
+    migrations.iter().map(|m| Version { version: m.version, description: m.description.to_string() }).collect()
 }
 
 /// Takes psn's roles out of a database that stays, with all that they may do there. Answers those that were there.
@@ -246,13 +266,14 @@ pub async fn drop_roles(
 
 /// What [`migrate`] would do; changes nothing.
 pub async fn inspect_migrations(
+    migrations: &Migrations,
     secrets: &Secrets,
     tls: &TlsRoots,
     plugins: &[Manifest],
     deadline: Deadline,
 ) -> Result<MigrationFacts, MigrateError> {
     let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
-    let mut facts = versions(&mut owner, &EMBEDDED).await?;
+    let mut facts = versions(&mut owner, migrations).await?;
     // Before the tables are there, what a role lacks cannot be told from what is missing.
     if facts.pending.is_empty() {
         let plans = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
@@ -279,18 +300,31 @@ fn progress(events: &EventSink, done: usize, total: usize, message: String) {
     events.emit(&Event::Progress { source: "migrate".to_owned(), done: count(done), total: count(total), message });
 }
 
-fn refuse(facts: &MigrationFacts) -> Result<(), MigrateError> {
+fn refuse(facts: &MigrationFacts, migrations: &Migrations) -> Result<(), MigrateError> {
     if let Some(changed) = facts.changed.first() {
-        return Err(MigrateError::Changed { version: changed.version, description: changed.description.clone() });
+        return Err(changed_error(migrations, changed.version));
     }
     match facts.unknown.first() {
-        Some(version) => Err(MigrateError::Newer { version: *version }),
+        Some(version) => Err(unknown_error(*version)),
         None => Ok(()),
     }
 }
 
+fn changed_error(migrations: &Migrations, version: i64) -> MigrateError {
+    let description = description(migrations, version);
+    MigrateError::Changed { version, description, file: migrations.file(version).map(str::to_owned) }
+}
+
+fn unknown_error(version: i64) -> MigrateError {
+    if version >= FIRST_OF_PROJECT { MigrateError::Missing { version } } else { MigrateError::Newer { version } }
+}
+
+fn description(migrations: &Migrations, version: i64) -> String {
+    migrations.iter().find(|m| m.version == version).map(|m| m.description.to_string()).unwrap_or_default()
+}
+
 /// Reads what is applied, without making the table that says so.
-async fn versions(owner: &mut PgConnection, migrator: &Migrator) -> Result<MigrationFacts, MigrateError> {
+async fn versions(owner: &mut PgConnection, migrations: &Migrations) -> Result<MigrationFacts, MigrateError> {
     let error = |source| MigrateError::Sql { what: "reading which migrations are applied", source };
     let there: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
         .bind(TABLE)
@@ -309,7 +343,7 @@ async fn versions(owner: &mut PgConnection, migrator: &Migrator) -> Result<Migra
         applied.push((row.try_get::<i64, _>(0).map_err(error)?, row.try_get::<Vec<u8>, _>(1).map_err(error)?));
     }
     let mut facts = MigrationFacts::default();
-    for migration in migrator.iter() {
+    for migration in migrations.iter() {
         let version = Version { version: migration.version, description: migration.description.to_string() };
         match applied.iter().find(|(v, _)| *v == migration.version) {
             None => facts.pending.push(version),
@@ -317,31 +351,50 @@ async fn versions(owner: &mut PgConnection, migrator: &Migrator) -> Result<Migra
             Some(_) => facts.changed.push(version),
         }
     }
-    facts.unknown = applied.iter().map(|(v, _)| *v).filter(|v| !migrator.version_exists(*v)).collect();
+    facts.unknown = applied.iter().map(|(v, _)| *v).filter(|v| !migrations.has(*v)).collect();
     Ok(facts)
 }
 
-async fn run(owner: &mut PgConnection, before: &MigrationFacts) -> Result<(), MigrateError> {
+/// Each migration in a transaction of its own, so that one that fails leaves the hub at the one before.
+async fn run(owner: &mut PgConnection, migrations: &Migrations) -> Result<(), MigrateError> {
     use sqlx::migrate::MigrateError as Sqlx;
-    let mut migrator = Migrator { migrations: EMBEDDED.migrations.clone(), ..Migrator::DEFAULT };
+    let mut migrator = Migrator::with_migrations(migrations.to_vec());
     migrator.create_schema(SCHEMA);
     migrator.dangerous_set_table_name(TABLE);
-    let description = |version: i64| {
-        before.pending.iter().find(|m| m.version == version).map(|m| m.description.clone()).unwrap_or_default()
-    };
     let is_lock = |e: &sqlx::Error| matches!(e, sqlx::Error::Database(e) if e.code().as_deref() == Some("55P03"));
     match migrator.run_direct(None, owner, false).await {
         Ok(()) => Ok(()),
         Err(Sqlx::Execute(e) | Sqlx::ExecuteMigration(e, _)) if is_lock(&e) => Err(MigrateError::Locked),
-        Err(Sqlx::ExecuteMigration(source, version)) => {
-            Err(MigrateError::Failed { version, description: description(version), source })
-        }
+        Err(Sqlx::ExecuteMigration(source, version)) => Err(failed(migrations, version, source)),
         Err(Sqlx::Execute(source)) => Err(MigrateError::Sql { what: "migrating", source }),
         // Another psn migrated meanwhile, with other files.
-        Err(Sqlx::VersionMismatch(version)) => {
-            Err(MigrateError::Changed { version, description: description(version) })
-        }
-        Err(Sqlx::VersionMissing(version)) => Err(MigrateError::Newer { version }),
+        Err(Sqlx::VersionMismatch(version)) => Err(changed_error(migrations, version)),
+        Err(Sqlx::VersionMissing(version)) => Err(unknown_error(version)),
         Err(other) => Err(MigrateError::Sql { what: "migrating", source: sqlx::Error::Migrate(Box::new(other)) }),
+    }
+}
+
+fn failed(migrations: &Migrations, version: i64, source: sqlx::Error) -> MigrateError {
+    let position = match &source {
+        sqlx::Error::Database(e) => e.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::position),
+        _ => None,
+    };
+    // Counted in characters, from 1, over the whole file: it is sent as one message.
+    let line = match position {
+        Some(PgErrorPosition::Original(at)) => migrations
+            .iter()
+            .find(|m| m.version == version)
+            .map(|m| m.sql.as_str().chars().take(at.saturating_sub(1)).filter(|c| *c == '\n').count() + 1),
+        _ => None,
+    };
+    let file = migrations.file(version).map(str::to_owned);
+    MigrateError::Failed { version, description: description(migrations, version), file, line, source }
+}
+
+fn place(file: Option<&str>, line: Option<usize>) -> String {
+    match (file, line) {
+        (Some(file), Some(line)) => format!(", {file}:{line},"),
+        (Some(file), None) => format!(", {file},"),
+        (None, _) => String::new(),
     }
 }

@@ -6,20 +6,34 @@ pub mod env_files;
 pub mod envfile;
 pub mod git;
 mod grants;
+pub mod lint;
 pub mod migrate;
+pub mod migrations;
 pub mod project;
 pub mod roles;
 mod scram;
 pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod verify;
 
 pub use catalog::catalog_checks;
 pub use connection::{ConnectError, Purpose, TlsRoots, connect};
 pub use env_files::{EnvFiles, EnvFilesError};
 pub use migrate::{
-    MigrateError, MigrateReport, MigrationFacts, Version, drop_roles, inspect_catalog, inspect_migrations, migrate,
-    migrations,
+    MigrateError, MigrateReport, MigrationFacts, Version, all_versions, drop_roles, inspect_catalog, inspect_migrations,
+    migrate,
 };
+pub use migrations::{Migrations, MigrationsError};
 pub use project::{ProjectDir, ProjectError};
 pub use settings::{HubKind, Settings, SettingsError};
 
-crate::error::coded_by_method!(ConnectError, EnvFilesError, MigrateError, ProjectError, SettingsError);
+crate::error::coded_by_method!(
+    ConnectError,
+    EnvFilesError,
+    MigrateError,
+    MigrationsError,
+    ProjectError,
+    SettingsError,
+    verify::VerifyError,
+);

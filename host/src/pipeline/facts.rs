@@ -44,8 +44,10 @@ impl SessionFacts {
     async fn migrations(&self) -> Result<Value, FactError> {
         let manifests = self.registry.manifests().map_err(unavailable)?;
         let deadline = Deadline::after(DATABASE_LIMIT);
-        let facts =
-            hub::inspect_migrations(&self.secrets, &self.tls, &manifests, deadline).await.map_err(unavailable)?;
+        let migrations = hub::Migrations::load(&self.project).map_err(unavailable)?;
+        let facts = hub::inspect_migrations(&migrations, &self.secrets, &self.tls, &manifests, deadline)
+            .await
+            .map_err(unavailable)?;
         Ok(facts.to_json())
     }
 

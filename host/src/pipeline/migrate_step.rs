@@ -52,7 +52,12 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
     };
 
     let deadline = Deadline::after(LIMIT);
-    let facts = match hub::inspect_migrations(&environment.secrets, &environment.tls, &manifests, deadline).await {
+    let (secrets, tls) = (&environment.secrets, &environment.tls);
+    let migrations = match hub::Migrations::load(&session.project) {
+        Ok(migrations) => migrations,
+        Err(e) => return fail(e.into()),
+    };
+    let facts = match hub::inspect_migrations(&migrations, secrets, tls, &manifests, deadline).await {
         Ok(facts) => facts,
         Err(e) => {
             if matches!(&e, MigrateError::Connect(e) if e.is_auth()) {
@@ -68,11 +73,10 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
     }
 
     // Also when nothing is pending: this is what looks at the catalog, and refuses a migration that was changed.
-    let report =
-        match hub::migrate(&environment.secrets, &environment.tls, &manifests, &environment.events, deadline).await {
-            Ok(report) => report,
-            Err(e) => return fail(e.into()),
-        };
+    let report = match hub::migrate(&migrations, secrets, tls, &manifests, &environment.events, deadline).await {
+        Ok(report) => report,
+        Err(e) => return fail(e.into()),
+    };
     let checks: Vec<Check> =
         report.checks.iter().map(|c| Check { step: Some(place.slot().to_owned()), ..c.clone() }).collect();
     for check in checks.iter().filter(|c| c.status != CheckStatus::Pass) {

@@ -102,8 +102,12 @@ pub(super) async fn look(session: &mut Session, place: Place, settled: bool) -> 
 
 async fn migrations(session: &Session, settled: bool) -> State {
     let environment = &session.environment;
+    let migrations = match hub::Migrations::load(&session.project) {
+        Ok(migrations) => migrations,
+        Err(e) => return State::Unknown(e.into()),
+    };
     if !environment.secrets.exists(&Purpose::OwnerDirect.secret_name()) {
-        let mut changes = migrate_step::changes(&hub::migrations(), &[]);
+        let mut changes = migrate_step::changes(&hub::all_versions(&migrations), &[]);
         changes.push("make psn's roles, with the rights that the plugins' manifests ask for".to_owned());
         return State::Pending(changes);
     }
@@ -112,7 +116,7 @@ async fn migrations(session: &Session, settled: bool) -> State {
         Err(e) => return State::Unknown(e.into()),
     };
     let deadline = Deadline::after(LIMIT);
-    match hub::inspect_migrations(&environment.secrets, &environment.tls, &manifests, deadline).await {
+    match hub::inspect_migrations(&migrations, &environment.secrets, &environment.tls, &manifests, deadline).await {
         Ok(facts) if facts.is_done() => {
             let message = format!("{} migrations are applied; roles and grants are in place", facts.applied.len());
             State::Ready { message, data: Value::Null }
