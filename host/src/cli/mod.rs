@@ -8,6 +8,7 @@ mod keys;
 mod local;
 mod plan;
 mod plugin;
+mod posts;
 mod run;
 mod status;
 mod teardown;
@@ -138,6 +139,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Status { drift: false } => status::status(context).await,
         Command::Status { drift: true } => status::drift(context).await,
         Command::Teardown { confirm } => teardown::teardown(context, confirm).await,
+        Command::Posts(posts) => posts::posts(context, posts).await,
         Command::Task(task) => task::task(context, task).await,
         Command::Local(local) => local::local(context, local).await,
         Command::Keys(keys) => keys::keys(context, keys),
