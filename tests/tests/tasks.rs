@@ -44,9 +44,8 @@ fn id(answer: &Answer) -> String {
 async fn post(m: &Machine) -> String {
     let url = m.secret("DATABASE_URL_DIRECT").expect("setup kept the connection string");
     let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a connection string");
-    let options = options
-        .ssl_mode(sqlx::postgres::PgSslMode::VerifyFull)
-        .ssl_root_cert(m.home().join("local-hub/tls/ca.pem"));
+    let options =
+        options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull).ssl_root_cert(m.home().join("local-hub/tls/ca.pem"));
     let mut db = PgConnection::connect_with(&options).await.expect("the owner's connection");
     let user: String = sqlx::query_scalar("insert into users (email) values ('t@example.org') returning id::text")
         .fetch_one(&mut db)
@@ -67,7 +66,12 @@ fn status(m: &Machine, run: &str) -> String {
 }
 
 fn ids(answer: &Answer) -> Vec<String> {
-    answer.result()["data"].as_array().expect("a page").iter().map(|r| r["id"].as_str().unwrap_or("").to_owned()).collect()
+    answer.result()["data"]
+        .as_array()
+        .expect("a page")
+        .iter()
+        .map(|r| r["id"].as_str().unwrap_or("").to_owned())
+        .collect()
 }
 
 #[test]
@@ -86,7 +90,10 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     assert!(ran.stderr.contains("COMPLETED"), "{}", ran.stderr);
     let first = id(&ran);
     let shown = m.psn(&["task", "show", &first]).exits(0);
-    assert_eq!(shown.result()["output"], json!({ "post_id": post, "outcome": "published", "external_id": shown.result()["output"]["external_id"] }));
+    assert_eq!(
+        shown.result()["output"],
+        json!({ "post_id": post, "outcome": "published", "external_id": shown.result()["output"]["external_id"] })
+    );
     assert_eq!(shown.result()["payload"]["post_id"], post);
 
     // The same key is the same run; nothing is started.
@@ -182,7 +189,8 @@ fn wrong_use(m: &Machine) {
     // The environment's key was replaced behind psn's back: the fix fetches the new one.
     let endpoints = m.psn(&["local", "up"]).exits(0).result()["endpoints"].clone();
     let base = endpoints["trigger"].as_str().expect("an address").trim_end_matches('/').to_owned();
-    let (token, project) = (m.secret("TRIGGER_ACCESS_TOKEN").expect("a token"), m.secret("TRIGGER_PROJECT_REF").expect("a ref"));
+    let (token, project) =
+        (m.secret("TRIGGER_ACCESS_TOKEN").expect("a token"), m.secret("TRIGGER_PROJECT_REF").expect("a ref"));
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Runtime::new().expect("threads").block_on(async {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");

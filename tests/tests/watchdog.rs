@@ -102,8 +102,10 @@ fn real_runs_in_each_state_and_a_person_for_the_rest() {
     // Published, and the run was kept from recording it.
     stage.sql("REVOKE EXECUTE ON FUNCTION psn.finish(uuid, integer, text) FROM psn_plugin_publish_post");
     let unrecorded = stage.post(None, false);
-    let run = stage.trigger(&unrecorded, &["--wait"]);
-    stage.sql(&format!("UPDATE posts SET run_id = '{run}', rescue_at = now() - interval '1 minute' WHERE id = '{unrecorded}'"));
+    let run = stage.trigger(&unrecorded, &["--wait", "60"]);
+    stage.sql(&format!(
+        "UPDATE posts SET run_id = '{run}', rescue_at = now() - interval '1 minute' WHERE id = '{unrecorded}'"
+    ));
     stage.sql("GRANT EXECUTE ON FUNCTION psn.finish(uuid, integer, text) TO psn_plugin_publish_post");
     // Begun, and its run is gone.
     let ambiguous = stage.post(Some("run_cmissing00000000000001"), true);
@@ -118,7 +120,9 @@ fn real_runs_in_each_state_and_a_person_for_the_rest() {
 
     let answer = stage.psn(&["run", "watchdog"]).exits(0);
     let result = &answer.event(|e| e["step"] == "watchdog" && e["status"] == "success")["data"];
-    for (key, count) in [("claimed", 6), ("retriggered", 2), ("rescheduled", 1), ("recorded", 1), ("parked", 2), ("notified", 2)] {
+    for (key, count) in
+        [("claimed", 6), ("retriggered", 2), ("rescheduled", 1), ("recorded", 1), ("parked", 2), ("notified", 2)]
+    {
         assert_eq!(result[key], count, "{key} in {result}");
     }
     assert_eq!(result["gauges"]["dead_letters"], 2, "{result}");

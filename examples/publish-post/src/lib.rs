@@ -68,8 +68,12 @@ impl Task for PublishPost {
         // From here on the output is what tells of it, should the database be away: this run must not end as a failure.
         match finish(&post_id, attempt, &external_id) {
             Ok(true) => {}
-            Ok(false) => log::warn!("Published, but the post had moved on meanwhile"; post = post_id, external_id = external_id),
-            Err(error) => log::error!("Published, and not recorded yet: {}", error; post = post_id, external_id = external_id),
+            Ok(false) => {
+                log::warn!("Published, but the post had moved on meanwhile"; post = post_id, external_id = external_id)
+            }
+            Err(error) => {
+                log::error!("Published, and not recorded yet: {}", error; post = post_id, external_id = external_id)
+            }
         }
         outcome("published", Some(external_id))
     }

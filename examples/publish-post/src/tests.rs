@@ -86,7 +86,10 @@ fn what_cannot_be_recorded_is_told_in_the_output() {
     expect_intent(&hub, 2, true);
     expect_published(&hub).fail("unavailable", None);
     let outcome = run(2).unwrap();
-    assert_eq!((outcome.outcome, outcome.attempt, outcome.external_id.as_deref()), ("published", 2, Some("nowhere:p-1")));
+    assert_eq!(
+        (outcome.outcome, outcome.attempt, outcome.external_id.as_deref()),
+        ("published", 2, Some("nowhere:p-1"))
+    );
 }
 
 #[test]

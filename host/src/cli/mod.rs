@@ -11,8 +11,8 @@ mod plugin;
 mod posts;
 mod run;
 mod status;
-mod teardown;
 mod task;
+mod teardown;
 mod view;
 
 use std::io::IsTerminal as _;

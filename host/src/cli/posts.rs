@@ -146,10 +146,7 @@ async fn answer(
         (_, None) => unreachable!("every other command names a post"),
         (Verb::Show { .. }, Some(id)) => ("show", show(&mut tx, id).await?),
         (Verb::Retry { not_published, .. }, Some(id)) => {
-            let word = word(
-                sqlx::query_scalar("SELECT psn.retry_post($1, $2)").bind(id).bind(*not_published),
-                &mut tx,
-            );
+            let word = word(sqlx::query_scalar("SELECT psn.retry_post($1, $2)").bind(id).bind(*not_published), &mut tx);
             resolved(&word.await?, id, "retry")?;
             let next = json!({ "post": id, "status": "retrying", "next": "psn run watchdog" });
             ("retry", next)
@@ -285,11 +282,9 @@ fn resolved(word: &str, id: Uuid, verb: &str) -> Result<(), CodedError> {
             format!("post {id} is not parked or failed: the watchdog looks after it"),
             [format!("psn run watchdog --explain {id}"), format!("psn posts park {id}")],
         ),
-        "not-scheduled" => CodedError::new(
-            "posts.not-scheduled",
-            format!("post {id} is a draft: nothing would publish it"),
-            [show],
-        ),
+        "not-scheduled" => {
+            CodedError::new("posts.not-scheduled", format!("post {id} is a draft: nothing would publish it"), [show])
+        }
         "ambiguous" => CodedError::new(
             "posts.ambiguous",
             format!("publishing post {id} was begun, and nobody knows how it ended: look at the platform first"),
@@ -320,9 +315,11 @@ fn unknown(id: Uuid) -> CodedError {
 
 fn post_id(text: &str) -> Result<Uuid, CodedError> {
     Uuid::try_parse(text).map_err(|_| {
-        CodedError::new("posts.bad-id", "that is no post's id: they look like 00000000-0000-4000-8000-000000000000", [
-            "psn posts list",
-        ])
+        CodedError::new(
+            "posts.bad-id",
+            "that is no post's id: they look like 00000000-0000-4000-8000-000000000000",
+            ["psn posts list"],
+        )
     })
 }
 
@@ -347,11 +344,9 @@ fn database(error: &sqlx::Error) -> CodedError {
     let sqlstate = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
     match sqlstate.as_str() {
         // No such function, table or schema: a hub from before this psn.
-        "42883" | "42P01" | "3F000" => CodedError::new(
-            "posts.old-hub",
-            "the hub's database was set up by an older psn",
-            ["psn run migrate"],
-        ),
+        "42883" | "42P01" | "3F000" => {
+            CodedError::new("posts.old-hub", "the hub's database was set up by an older psn", ["psn run migrate"])
+        }
         // Locked, cancelled, read-only, going down: nothing was changed, and later it may go.
         "55P03" | "57014" | "25006" | "57P01" | "57P02" | "57P03" => {
             CodedError::new("posts.database", format!("the hub's database refused: {error}"), ["psn run validate"])

@@ -77,7 +77,11 @@ fn looking(run: &Run) -> Result<Option<serde_json::Value>, CodedError> {
     } else {
         ("--explain", format!("psn run {WATCHDOG} --dry-run"))
     };
-    Err(CodedError::new("usage.looking", format!("{flag} is for the {WATCHDOG}: {} has no such thing", run.name), [fix]))
+    Err(CodedError::new(
+        "usage.looking",
+        format!("{flag} is for the {WATCHDOG}: {} has no such thing", run.name),
+        [fix],
+    ))
 }
 
 /// An unknown name is most often a typing error: the answer says what there is.

@@ -23,13 +23,19 @@ pub(crate) enum Run {
     /// It ended, and says that the platform has the post, under this id.
     Published(String),
     /// It ended otherwise. Lost: it died without a word.
-    Over { lost: bool },
+    Over {
+        lost: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
     /// Its run is alive, or nothing can be done now. `working`: the run was seen at work.
-    Wait { reason: &'static str, seconds: u32, working: bool },
+    Wait {
+        reason: &'static str,
+        seconds: u32,
+        working: bool,
+    },
     /// Its run is kept for later than the post is: it is to run now.
     Reschedule,
     /// It is out; only the record is missing.
@@ -38,7 +44,9 @@ pub(crate) enum Decision {
     Park(&'static str),
     Fail,
     /// The next attempt. How the one before ended, where there was one.
-    Trigger { ended: Option<&'static str> },
+    Trigger {
+        ended: Option<&'static str>,
+    },
 }
 
 /// Seconds after which a post whose run waits for its turn is looked at again.
@@ -46,8 +54,7 @@ pub(crate) const QUEUED_S: u32 = 300;
 /// Seconds that a post waits for a task that is not deployed: a person is at it, or will be.
 pub(crate) const MISSING_TASK_S: u32 = 900;
 
-pub(crate) const BEGUN: &str =
-    "its publishing was begun and not finished: look at the platform whether it is there";
+pub(crate) const BEGUN: &str = "its publishing was begun and not finished: look at the platform whether it is there";
 pub(crate) const CANCELLED: &str = "its run was cancelled at Trigger.dev";
 pub(crate) const LATE: &str = "it is later than it may be";
 pub(crate) const POISON: &str = "its runs died without a word again and again: it may be what kills them";

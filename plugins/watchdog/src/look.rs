@@ -20,7 +20,9 @@ pub(crate) fn dry_run() -> Result<Value, Failure> {
     for post in &due {
         would.push(decided(&runs, post)?);
     }
-    Ok(json!({ "dry_run": true, "checked": due.len(), "would": would, "gauges": posts::gauges(crate::tick::GAUGE_CAP)? }))
+    Ok(
+        json!({ "dry_run": true, "checked": due.len(), "would": would, "gauges": posts::gauges(crate::tick::GAUGE_CAP)? }),
+    )
 }
 
 pub(crate) fn explain(id: &Uuid) -> Result<Value, Failure> {

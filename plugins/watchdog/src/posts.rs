@@ -108,10 +108,7 @@ pub(crate) fn look(id: &Uuid) -> Result<Option<(Post, f64)>, Error> {
     )?;
     let Some(row) = row else { return Ok(None) };
     // The first in line, until the transaction is given up.
-    transaction.execute(
-        "UPDATE posts SET rescue_at = TIMESTAMP '1000-01-01 00:00:00' WHERE id = $1",
-        params![id],
-    )?;
+    transaction.execute("UPDATE posts SET rescue_at = TIMESTAMP '1000-01-01 00:00:00' WHERE id = $1", params![id])?;
     let post = transaction.query_first(LEASE, params![1, LEASE_S])?;
     let due_in_s = row.get("due_in_s")?;
     post.as_ref().map(Post::of).transpose().map(|post| post.filter(|p| p.id == *id).map(|p| (p, due_in_s)))

@@ -115,7 +115,9 @@ fn refusal(error: http::Error) -> Refusal {
         ),
         http::Kind::Denied => Refusal::Key(error.into()),
         // An answer that makes no sense is this run's; where all of them make none, the breaker opens.
-        http::Kind::Status(400..500) | http::Kind::Body | http::Kind::TooLarge if !error.is_outage() => Refusal::Refused(error),
+        http::Kind::Status(400..500) | http::Kind::Body | http::Kind::TooLarge if !error.is_outage() => {
+            Refusal::Refused(error)
+        }
         _ => Refusal::Unavailable(error),
     }
 }

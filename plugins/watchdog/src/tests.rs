@@ -52,9 +52,7 @@ fn with(mut row: Vec<Value>, column: &str, value: impl Into<Value>) -> Vec<Value
 }
 
 fn expect_begin(hub: &Hub) {
-    hub.expect_sql(&["psn.begin_tick($1)"])
-        .params(params![75])
-        .rows(&["tick"], vec![vec![Value::Uuid("t-1".into())]]);
+    hub.expect_sql(&["psn.begin_tick($1)"]).params(params![75]).rows(&["tick"], vec![vec![Value::Uuid("t-1".into())]]);
 }
 
 fn expect_end(hub: &Hub) {
@@ -152,7 +150,8 @@ fn a_scheduled_tick_starts_a_little_later_than_others() {
     let hub = hub();
     expect_claim(&hub, vec![]);
     expect_end(&hub);
-    Watchdog::run(Invocation { payload: Tick::default(), scheduled_at: Timestamp::parse("2026-01-01T12:00:00Z") }).unwrap();
+    Watchdog::run(Invocation { payload: Tick::default(), scheduled_at: Timestamp::parse("2026-01-01T12:00:00Z") })
+        .unwrap();
     assert!(hub.slept_ms() < u64::from(JITTER_MS));
 }
 
@@ -302,10 +301,13 @@ fn a_post_that_moved_on_by_itself_is_left_alone() {
 #[test]
 fn unknown_kinds_and_platforms_are_left_and_reported() {
     let hub = hub();
-    expect_claim(&hub, vec![
-        with(row("p-1", 0, None, false), "unknown", "unknown-kind"),
-        with(row("p-2", 0, None, false), "unknown", "unknown-platform"),
-    ]);
+    expect_claim(
+        &hub,
+        vec![
+            with(row("p-1", 0, None, false), "unknown", "unknown-kind"),
+            with(row("p-2", 0, None, false), "unknown", "unknown-platform"),
+        ],
+    );
     expect_end(&hub);
     let result = tick().unwrap();
     assert_eq!(result["skipped"], json!({"unknown-kind": 1, "unknown-platform": 1}));
@@ -340,7 +342,12 @@ fn a_task_that_is_not_deployed_costs_no_attempt_and_is_asked_for_once() {
     expect_claim(&hub, vec![row("p-1", 0, None, false), row("p-2", 5, None, false), row("p-3", 1, None, false)]);
     expect_trigger(&hub).reply(404, json!({"error": "Task not found"}));
     expect_postponed(&hub, "p-1", 0, 900, false);
-    expect_moved(&hub, "psn.fail(", params![db::Uuid::from("p-2"), 5, "Given up by the watchdog after 5 attempts"], true);
+    expect_moved(
+        &hub,
+        "psn.fail(",
+        params![db::Uuid::from("p-2"), 5, "Given up by the watchdog after 5 attempts"],
+        true,
+    );
     expect_postponed(&hub, "p-3", 1, 900, false);
     expect_end(&hub);
     let result = tick().unwrap();

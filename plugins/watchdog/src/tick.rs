@@ -175,7 +175,10 @@ impl Round {
 
     fn rescue(&mut self, post: &Post) -> Result<Turn, Broken> {
         if let Some(reason) = &post.unknown {
-            log::warn!("A post is of a kind or for a platform that this hub does not know; it is left alone"; post = post.id, reason = reason);
+            // Once for all of them: there may be a million.
+            if !self.tally.skipped.contains_key(reason) {
+                log::warn!("Posts of a kind or for a platform that this hub does not know are left alone"; post = post.id, reason = reason);
+            }
             self.tally.skip(reason, 1);
             return Ok(Turn::Next);
         }

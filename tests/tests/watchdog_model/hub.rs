@@ -78,7 +78,10 @@ impl Hub {
         let clusters = Clusters::open(home.path(), PgOptions::default()).expect("a home of clusters");
         let info = clusters.create("hub").await.expect("a cluster");
         let db = pool(&info).await;
-        sqlx::raw_sql("CREATE ROLE hub_owner LOGIN SUPERUSER PASSWORD 'owner-password'").execute(&db).await.expect("an owner");
+        sqlx::raw_sql("CREATE ROLE hub_owner LOGIN SUPERUSER PASSWORD 'owner-password'")
+            .execute(&db)
+            .await
+            .expect("an owner");
 
         let world = World::start(seed).await;
         let redactor = Arc::new(Redactor::new());
@@ -89,7 +92,8 @@ impl Hub {
             ("DATABASE_URL_DIRECT".to_owned(), secret(&url)),
             ("TRIGGER_SECRET_KEY".to_owned(), secret("tr_prod_model_key_of_no_worth")),
         ]);
-        let secrets = Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor)).expect("secrets");
+        let secrets =
+            Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor)).expect("secrets");
         let secrets = Arc::new(secrets);
         let tls = TlsRoots::Pem(clusters.ca_pem());
         let project = home.path().join("project");
@@ -150,7 +154,10 @@ impl Hub {
     }
 
     pub async fn sql(&self, sql: &str) {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&self.db).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+            .execute(&self.db)
+            .await
+            .unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
 
     pub async fn number(&self, sql: &str) -> i64 {

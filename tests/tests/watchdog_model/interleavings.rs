@@ -132,9 +132,12 @@ async fn take(db: &PgPool, post: Uuid, step: Step, actors: &mut Actors) -> Resul
 
 #[test]
 fn no_interleaving_publishes_twice_or_loses_the_post() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let hub = runtime.block_on(Hub::start(5));
-    runtime.block_on(hub.sql("INSERT INTO users (email) VALUES ('a@example.org'); UPDATE psn.kinds SET backoff_min = '0', backoff_max = '0'"));
+    runtime.block_on(hub.sql(
+        "INSERT INTO users (email) VALUES ('a@example.org'); UPDATE psn.kinds SET backoff_min = '0', backoff_max = '0'",
+    ));
     let cases = if psn_tests::sample::is_full() { 2_000 } else { 96 };
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(step(), 5..60), |steps| {

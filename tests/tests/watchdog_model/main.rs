@@ -36,7 +36,9 @@ fn stories() -> u64 {
 async fn story(hub: &mut Hub, seed: u64, table: &mut Table) {
     hub.sql("DELETE FROM posts; DELETE FROM users; UPDATE psn.watchdog SET tick_until = '-infinity'").await;
     hub.world.lock().calm = false;
-    let user = hub.number("WITH u AS (INSERT INTO users (email) VALUES ('a@example.org') RETURNING 1) SELECT count(*) FROM u").await;
+    let user = hub
+        .number("WITH u AS (INSERT INTO users (email) VALUES ('a@example.org') RETURNING 1) SELECT count(*) FROM u")
+        .await;
     assert_eq!(user, 1);
     hub.sql(&format!(
         "INSERT INTO posts (user_id, platform, content, status, scheduled_at, max_lateness)
@@ -51,13 +53,15 @@ async fn story(hub: &mut Hub, seed: u64, table: &mut Table) {
             let mut inner = hub.world.lock();
             inner.calm = !faults;
             let watchdogs = if faults { 1 + inner.chance() % 3 } else { 1 };
-            let kills: Vec<Option<u32>> =
-                (0..watchdogs).map(|_| (faults && inner.chance() % 2 == 0).then(|| (inner.chance() % 4_000) as u32)).collect();
+            let kills: Vec<Option<u32>> = (0..watchdogs)
+                .map(|_| (faults && inner.chance() % 2 == 0).then(|| (inner.chance() % 4_000) as u32))
+                .collect();
             // Mostly forward; sometimes the clock is set back.
             let minutes = if faults && inner.chance() % 8 == 0 { -90 } else { 20 + (inner.chance() % 200) as i64 };
             (watchdogs, kills, minutes)
         };
-        hub.world.is(match (faults, hub.world.lock().chance() % 10) {
+        let roll = hub.world.lock().chance() % 10;
+        hub.world.is(match (faults, roll) {
             (true, 0) => Mood::Down,
             (true, 1) => Mood::Limited,
             (true, 2) => Mood::Nonsense,
@@ -85,7 +89,10 @@ async fn story(hub: &mut Hub, seed: u64, table: &mut Table) {
             restarted = true;
             hub.restart_database().await;
         }
-        if !faults && hub.number("SELECT count(*) FROM posts WHERE status IN ('scheduled', 'retrying', 'publishing')").await == 0 {
+        if !faults
+            && hub.number("SELECT count(*) FROM posts WHERE status IN ('scheduled', 'retrying', 'publishing')").await
+                == 0
+        {
             break;
         }
     }
@@ -130,7 +137,10 @@ async fn no_post_is_lost_and_none_published_twice() {
     }
     let [none, one, more] = table.calls;
     eprintln!("{} posts, {} runs started, {} ticks killed", stories * u64::from(POSTS), table.triggers, table.kills);
-    eprintln!("| side effects: 0 / 1 / 2+ | {} | neither published nor visible |", table.outcomes.keys().cloned().collect::<Vec<_>>().join(" | "));
+    eprintln!(
+        "| side effects: 0 / 1 / 2+ | {} | neither published nor visible |",
+        table.outcomes.keys().cloned().collect::<Vec<_>>().join(" | ")
+    );
     let outcomes: Vec<String> = table.outcomes.values().map(u64::to_string).collect();
     eprintln!("| {none} / {one} / {more} | {} | {} |", outcomes.join(" | "), table.invisible);
     assert_eq!((table.doubles, table.invisible), (0, 0), "{table:?}");
@@ -170,7 +180,11 @@ async fn killed_at_any_moment_the_next_ticks_put_it_right() {
         }
         hub.world.goes_on(&hub.db).await;
         let status = async |id: Uuid| -> String {
-            sqlx::query_scalar("SELECT status FROM posts WHERE id = $1").bind(id).fetch_one(&hub.db).await.expect("a post")
+            sqlx::query_scalar("SELECT status FROM posts WHERE id = $1")
+                .bind(id)
+                .fetch_one(&hub.db)
+                .await
+                .expect("a post")
         };
         for (id, expected, calls) in
             [(ids[0], "published", 1), (ids[1], "published", 1), (ids[2], "parked", 0), (ids[3], "published", 1)]
@@ -178,7 +192,9 @@ async fn killed_at_any_moment_the_next_ticks_put_it_right() {
             assert_eq!(status(id).await, expected, "killed at poll {at}");
             assert_eq!(hub.world.lock().calls.get(&id).copied().unwrap_or_default(), calls, "killed at poll {at}");
         }
-        let told = hub.number("SELECT count(*) FROM psn.dead_letters WHERE notified_at IS NOT NULL AND resolved_at IS NULL").await;
+        let told = hub
+            .number("SELECT count(*) FROM psn.dead_letters WHERE notified_at IS NOT NULL AND resolved_at IS NULL")
+            .await;
         assert_eq!(told, 1, "killed at poll {at}");
         if ended.is_some() {
             assert!(at > 30, "a tick makes more host calls than that");

@@ -138,7 +138,8 @@ impl World {
 
     /// A run that something else than the watchdog started.
     pub fn add(&self, id: &str, post: Uuid, attempt: i32, status: &'static str, fate: Fate) {
-        let run = Run { post, attempt, status, fate, output: Value::Null, key: String::new(), pending: status == "QUEUED" };
+        let run =
+            Run { post, attempt, status, fate, output: Value::Null, key: String::new(), pending: status == "QUEUED" };
         self.lock().runs.insert(id.to_owned(), run);
     }
 
@@ -200,7 +201,8 @@ impl World {
         let called = inner.calls.contains_key(&post);
         if let Some(run) = inner.runs.get_mut(id) {
             if fate == Fate::CannotRecord && end == "COMPLETED" && called {
-                run.output = json!({ "outcome": "published", "post_id": post, "attempt": attempt, "external_id": "model" });
+                run.output =
+                    json!({ "outcome": "published", "post_id": post, "attempt": attempt, "external_id": "model" });
             }
             // Trigger.dev gave a zombie up long ago.
             if fate == Fate::Zombie {
