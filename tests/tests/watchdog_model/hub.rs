@@ -32,7 +32,6 @@ pub struct Hub {
     pub world: Arc<World>,
     environment: Environment,
     loaded: Loaded,
-    pub events: Arc<Recorder>,
 }
 
 struct NoFacts;
@@ -41,14 +40,6 @@ struct NoFacts;
 impl FactSource for NoFacts {
     async fn facts(&self, _: &str) -> Result<Value, FactError> {
         Err(FactError::Unknown)
-    }
-}
-
-struct Shared(Arc<Recorder>);
-
-impl psn::events::Sink for Shared {
-    fn emit(&self, event: &psn::events::Event) {
-        self.0.emit(event);
     }
 }
 
@@ -101,7 +92,7 @@ impl Hub {
         let registry = Registry::open(&project, psn::pipeline::FIRST_PARTY);
         let installed = registry.get("watchdog").expect("the watchdog is psn's own");
         let events = Arc::new(Recorder::default());
-        let sink = EventSink::new(Shared(Arc::clone(&events)));
+        let sink = EventSink::new(Arc::clone(&events));
         let deadline = Deadline::after(Duration::from_secs(120));
         let report = hub::migrate(&secrets, &tls, &[installed.manifest.clone()], &sink, deadline).await;
         let report = report.unwrap_or_else(|e| panic!("{e}"));
@@ -126,7 +117,7 @@ impl Hub {
             run_id: "model".into(),
         };
         let loaded = environment.runtime.load(&installed).await.unwrap_or_else(|e| panic!("{e}"));
-        Self { home, clusters, info, db, world, environment, loaded, events }
+        Self { home, clusters, info, db, world, environment, loaded }
     }
 
     /// One run of the component. `None` where it was killed at that poll; otherwise its result, or the code of its failure.
