@@ -15,7 +15,7 @@ use crate::events::Event;
 use crate::hub::{Purpose, connect};
 
 /// What a result event of these commands is named after.
-const COMMAND: &str = "posts";
+pub(super) const COMMAND: &str = "posts ";
 /// Seconds for the whole command, with a compute that wakes up meanwhile.
 const TIME: Duration = Duration::from_secs(60);
 /// Milliseconds that one statement may take, and wait for a lock: a person waits for the answer.
@@ -123,7 +123,7 @@ pub(super) async fn posts(context: &Context, posts: Posts) -> Result<Done, Coded
     let (verb, data) = tokio::time::timeout(deadline.remaining(), work).await.map_err(|_| slow())??;
     // Its transaction has ended; nothing depends on how the connection does.
     let _ = connection.close().await;
-    context.events.emit(&Event::Result { command: format!("{COMMAND} {verb}"), data });
+    context.events.emit(&Event::Result { command: format!("{COMMAND}{verb}"), data });
     Ok(Done::Ok)
 }
 
@@ -264,6 +264,26 @@ fn next(post: &Value, id: Uuid) -> Vec<String> {
 
 fn first(row: &PgRow) -> Result<Value, CodedError> {
     row.try_get(0).map_err(|e| database(&e))
+}
+
+/// For people: one line a post, and what is known of a single one.
+pub(super) fn lines(data: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let line = |post: &Value| {
+        let known = ["post", "status", "platform", "scheduled_at", "last_error", "external_id", "excerpt"];
+        let words: Vec<String> = known.iter().filter(|k| !post[**k].is_null()).map(|k| text(&post[*k])).collect();
+        words.join("  ")
+    };
+    let Some(posts) = data["posts"].as_array() else {
+        let next: Vec<&Value> = match &data["next"] {
+            Value::Array(all) => all.iter().collect(),
+            Value::Null => Vec::new(),
+            one => vec![one],
+        };
+        let next = next.into_iter().map(|command| format!("→ {}", text(command)));
+        return std::iter::once(line(data)).chain(next).collect();
+    };
+    if posts.is_empty() { vec!["No posts".to_owned()] } else { posts.iter().map(line).collect() }
 }
 
 /// The functions' words, as errors.
