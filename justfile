@@ -67,3 +67,7 @@ ci:
 # The local hub's run engine beside graphile-worker and pg-boss
 bench-engine:
     benches/engine/run.sh
+
+# The watchdog's crash model in full
+watchdog-model:
+    scripts/watchdog-model.sh

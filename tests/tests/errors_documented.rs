@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 2] = ["host/src", "local-hub/src"];
 
 /// Areas that error codes begin with.
-const AREAS: [&str; 20] = [
+const AREAS: [&str; 21] = [
     "component",
     "config",
     "db",
@@ -18,6 +18,7 @@ const AREAS: [&str; 20] = [
     "neon",
     "plan",
     "plugin",
+    "posts",
     "run",
     "runtime",
     "secrets",

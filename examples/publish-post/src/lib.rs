@@ -6,20 +6,19 @@
 //! again, or the platform answers too late to be heard. What keeps them apart:
 //!
 //! 1. **The fence.** `posts.attempt` only grows. A run that was started as attempt 2 changes nothing once the post is at 3.
-//! 2. **The intent marker.** `posts.side_effect_at` is set right before the platform is called, by a statement that succeeds for
-//!    one run only. From then on nobody may call the platform for this post, until a person or the platform says what happened.
-//! 3. **The result.** The post is `published` with the platform's own id for it, and `rescue_at` is null: nobody looks for it.
-//!    Or the platform refused it for certain: then the marker is taken back, and the post is `failed` with the platform's words.
+//! 2. **The intent marker.** `psn.begin_side_effect` sets `posts.side_effect_at` right before the platform is called, and is true
+//!    for one run only. From then on nobody may call the platform for this post, until a person or the platform says what happened.
+//! 3. **The result.** `psn.finish`: the post is `published` with the platform's own id for it, and nobody looks for it any more.
+//!    Or the platform refused it for certain: `psn.fail` takes the marker back, and the post is `failed` with the platform's words.
 //!
-//! Between 2 and 3 a crash leaves a post whose outcome is unknown. It is never published again by a guess: the watchdog parks it.
+//! Between 2 and 3 a crash leaves a post whose outcome is unknown. It is never published again by a guess: the watchdog parks it,
+//! unless the run could still say in its output that it published; then the watchdog records that. docs/watchdog.md has the protocol.
 
 use psn_plugin::{db::Uuid, prelude::*};
 use serde::{Deserialize, Serialize};
 
 /// The platform that this plugin publishes to, as `posts.platform` names it.
 const PLATFORM: &str = "nowhere";
-/// Seconds after which the watchdog looks for a post that was begun: longer than publishing may take.
-const DEADLINE_S: u32 = 600;
 
 struct PublishPost;
 
@@ -34,6 +33,7 @@ struct Payload {
 #[derive(Debug, PartialEq, Serialize)]
 struct Outcome {
     post_id: Uuid,
+    attempt: u32,
     outcome: &'static str,
     external_id: Option<String>,
 }
@@ -44,7 +44,7 @@ impl Task for PublishPost {
 
     fn run(Invocation { payload, .. }: Invocation<Payload>) -> Result<Outcome, Failure> {
         let Payload { post_id, attempt } = payload;
-        let outcome = |outcome, external_id| Ok(Outcome { post_id: post_id.clone(), outcome, external_id });
+        let outcome = |outcome, external_id| Ok(Outcome { post_id: post_id.clone(), attempt, outcome, external_id });
         let post = read(&post_id)?;
         match decide(&post, attempt) {
             Decision::Publish => {}
@@ -54,19 +54,26 @@ impl Task for PublishPost {
             }
             Decision::NotOurs => return Err(not_ours(&post_id, &post.platform)),
         }
-        if !mark_intent(&post_id, attempt)? {
-            // Between reading the post and marking it another run was faster: it is that run's now.
+        if !begin_side_effect(&post_id, attempt)? {
+            // Between reading the post and marking it another run was faster, or the post is too late by now.
             return outcome("superseded", None);
         }
         let external_id = match publish(&post_id, &post.content) {
             Ok(external_id) => external_id,
             Err(Refused(reason)) => {
-                mark_refused(&post_id, attempt, &reason)?;
+                fail(&post_id, attempt, &reason)?;
                 return outcome("refused", None);
             }
         };
-        if !mark_published(&post_id, attempt, &external_id)? {
-            log::warn!("Published, but the post had moved on meanwhile"; post = post_id, external_id = external_id);
+        // From here on the output is what tells of it, should the database be away: this run must not end as a failure.
+        match finish(&post_id, attempt, &external_id) {
+            Ok(true) => {}
+            Ok(false) => {
+                log::warn!("Published, but the post had moved on meanwhile"; post = post_id, external_id = external_id)
+            }
+            Err(error) => {
+                log::error!("Published, and not recorded yet: {}", error; post = post_id, external_id = external_id)
+            }
         }
         outcome("published", Some(external_id))
     }
@@ -128,16 +135,9 @@ fn decide(post: &Post, attempt: u32) -> Decision {
     Decision::Publish
 }
 
-/// Fence and marker in one statement: compare and set. The attempt may be one less than ours where the watchdog has started us
-/// and not yet counted us; counting it here makes us the only ones.
-fn mark_intent(id: &Uuid, attempt: u32) -> Result<bool, Failure> {
-    let marked = db::execute(
-        "UPDATE posts
-        SET side_effect_at = now(), attempt = $2, status = 'publishing', rescue_at = now() + $3 * interval '1 second'
-        WHERE id = $1 AND attempt <= $2 AND side_effect_at IS NULL AND status IN ('scheduled', 'retrying', 'publishing')",
-        params![id, attempt, DEADLINE_S],
-    )?;
-    Ok(marked == 1)
+/// Fence and marker in one statement: compare and set.
+fn begin_side_effect(id: &Uuid, attempt: u32) -> Result<bool, db::Error> {
+    asked("SELECT psn.begin_side_effect($1, $2) AS done", params![id, attempt])
 }
 
 /// The platform said that it did not publish, and why. A time-out, or an answer that was not understood, is none: it leaves the
@@ -154,24 +154,16 @@ fn publish(id: &Uuid, content: &str) -> Result<String, Refused> {
     Ok(format!("{PLATFORM}:{id}"))
 }
 
-fn mark_refused(id: &Uuid, attempt: u32, reason: &str) -> Result<(), Failure> {
-    db::execute(
-        "UPDATE posts
-        SET status = 'failed', side_effect_at = NULL, rescue_at = NULL, last_error = $3
-        WHERE id = $1 AND attempt = $2 AND status = 'publishing'",
-        params![id, attempt, reason],
-    )?;
-    Ok(())
+fn fail(id: &Uuid, attempt: u32, reason: &str) -> Result<bool, db::Error> {
+    asked("SELECT psn.fail($1, $2, $3, true) AS done", params![id, attempt, reason])
 }
 
-fn mark_published(id: &Uuid, attempt: u32, external_id: &str) -> Result<bool, Failure> {
-    let published = db::execute(
-        "UPDATE posts
-        SET status = 'published', published_at = now(), external_id = $3, rescue_at = NULL, last_error = NULL
-        WHERE id = $1 AND attempt = $2 AND side_effect_at IS NOT NULL AND status = 'publishing'",
-        params![id, attempt, external_id],
-    )?;
-    Ok(published == 1)
+fn finish(id: &Uuid, attempt: u32, external_id: &str) -> Result<bool, db::Error> {
+    asked("SELECT psn.finish($1, $2, $3) AS done", params![id, attempt, external_id])
+}
+
+fn asked(sql: &str, params: &[db::Value]) -> Result<bool, db::Error> {
+    db::query_first(sql, params)?.map_or(Ok(false), |row| row.get("done"))
 }
 
 fn not_ours(id: &Uuid, platform: &str) -> Failure {

@@ -12,17 +12,14 @@ fn expect_post(hub: &Hub, platform: &str, status: &str, attempt: u32, has_begun:
         );
 }
 
-fn expect_intent(hub: &Hub, attempt: u32) -> psn_plugin::testing::SqlExpectation {
-    hub.expect_sql(&[
-        "SET side_effect_at = now(), attempt = $2",
-        "WHERE id = $1 AND attempt <= $2 AND side_effect_at IS NULL",
-    ])
-    .params(params![Uuid::from("p-1"), attempt, 600])
+fn expect_intent(hub: &Hub, attempt: u32, marked: bool) {
+    hub.expect_sql(&["psn.begin_side_effect($1, $2)"])
+        .params(params![Uuid::from("p-1"), attempt])
+        .rows(&["done"], vec![vec![marked.into()]]);
 }
 
 fn expect_published(hub: &Hub) -> psn_plugin::testing::SqlExpectation {
-    hub.expect_sql(&["SET status = 'published'", "rescue_at = NULL", "attempt = $2 AND side_effect_at IS NOT NULL"])
-        .params(params![Uuid::from("p-1"), 2, "nowhere:p-1"])
+    hub.expect_sql(&["psn.finish($1, $2, $3)"]).params(params![Uuid::from("p-1"), 2, "nowhere:p-1"])
 }
 
 fn run(attempt: u32) -> Result<Outcome, Failure> {
@@ -35,8 +32,8 @@ fn intent_then_side_effect_then_result() {
     for counted in [2, 1] {
         let hub = Hub::new(MANIFEST);
         expect_post(&hub, "nowhere", "publishing", counted, false);
-        expect_intent(&hub, 2).affected(1);
-        expect_published(&hub).affected(1);
+        expect_intent(&hub, 2, true);
+        expect_published(&hub).rows(&["done"], vec![vec![true.into()]]);
         let outcome = run(2).unwrap();
         assert_eq!((outcome.outcome, outcome.external_id.as_deref()), ("published", Some("nowhere:p-1")));
         assert_eq!(hub.logs()[0].message, "Publishing 5 characters nowhere");
@@ -67,7 +64,7 @@ fn whatever_is_not_this_runs_to_publish_is_left_alone() {
 fn of_two_runs_that_read_the_same_post_one_publishes() {
     let hub = Hub::new(MANIFEST);
     expect_post(&hub, "nowhere", "scheduled", 0, false);
-    expect_intent(&hub, 2).affected(0);
+    expect_intent(&hub, 2, false);
     assert_eq!(run(2).unwrap().outcome, "superseded");
     assert!(hub.logs().is_empty(), "nothing was published");
 }
@@ -76,10 +73,23 @@ fn of_two_runs_that_read_the_same_post_one_publishes() {
 fn a_post_that_moved_on_while_it_was_published_is_reported() {
     let hub = Hub::new(MANIFEST);
     expect_post(&hub, "nowhere", "publishing", 2, false);
-    expect_intent(&hub, 2).affected(1);
-    expect_published(&hub).affected(0);
+    expect_intent(&hub, 2, true);
+    expect_published(&hub).rows(&["done"], vec![vec![false.into()]]);
     assert_eq!(run(2).unwrap().outcome, "published");
     assert!(hub.logs()[1].message.contains("moved on"));
+}
+
+#[test]
+fn what_cannot_be_recorded_is_told_in_the_output() {
+    let hub = Hub::new(MANIFEST);
+    expect_post(&hub, "nowhere", "publishing", 2, false);
+    expect_intent(&hub, 2, true);
+    expect_published(&hub).fail("unavailable", None);
+    let outcome = run(2).unwrap();
+    assert_eq!(
+        (outcome.outcome, outcome.attempt, outcome.external_id.as_deref()),
+        ("published", 2, Some("nowhere:p-1"))
+    );
 }
 
 #[test]
@@ -89,10 +99,10 @@ fn a_refusal_is_certain_and_takes_the_marker_back() {
         &["platform", "content", "status", "attempt", "has_begun", "external_id"],
         vec![vec!["nowhere".into(), " ".into(), "scheduled".into(), 1.into(), false.into(), Value::Null]],
     );
-    expect_intent(&hub, 2).affected(1);
-    hub.expect_sql(&["SET status = 'failed', side_effect_at = NULL, rescue_at = NULL", "attempt = $2"])
+    expect_intent(&hub, 2, true);
+    hub.expect_sql(&["psn.fail($1, $2, $3, true)"])
         .params(params![Uuid::from("p-1"), 2, "Nowhere takes no posts that say nothing"])
-        .affected(1);
+        .rows(&["done"], vec![vec![true.into()]]);
     assert_eq!(run(2).unwrap().outcome, "refused");
 }
 

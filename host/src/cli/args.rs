@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::posts::Posts;
 use super::task::Task;
 use crate::hub::HubKind;
 
@@ -59,6 +60,8 @@ pub(super) enum Command {
     /// Runs one component of a deployment's bundle, with secrets from the environment; Trigger.dev's tasks start this
     #[command(hide = true)]
     CloudRun(CloudRun),
+    /// Posts: listed and shown; those that the watchdog parked, retried or ended
+    Posts(Posts),
     /// The local hub: services on this machine that stand in for Neon and Trigger.dev
     #[command(subcommand)]
     Local(Local),
@@ -121,6 +124,12 @@ pub(super) struct Run {
     /// What a task is given, as JSON
     #[arg(long, value_name = "JSON")]
     pub(super) payload: Option<String>,
+    /// For the watchdog: says what it would do, and does nothing
+    #[arg(long, conflicts_with = "payload")]
+    pub(super) dry_run: bool,
+    /// For the watchdog: says how one post is and what it would do about it, and does nothing
+    #[arg(long, value_name = "POST", conflicts_with_all = ["payload", "dry_run"])]
+    pub(super) explain: Option<uuid::Uuid>,
 }
 
 #[derive(ClapArgs)]

@@ -9,6 +9,7 @@ mod keys;
 mod local;
 mod plan;
 mod plugin;
+mod posts;
 mod run;
 mod status;
 mod task;
@@ -139,6 +140,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Status { drift: false } => status::status(context).await,
         Command::Status { drift: true } => status::drift(context).await,
         Command::Teardown { confirm } => teardown::teardown(context, confirm).await,
+        Command::Posts(posts) => posts::posts(context, posts).await,
         Command::Task(task) => task::task(context, task).await,
         Command::CloudRun(run) => task::cloud_run(context, run).await,
         Command::Local(local) => local::local(context, local).await,

@@ -25,6 +25,7 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<Done, CodedError>
             )
         })?,
     };
+    let payload = looking(&run)?.unwrap_or(payload);
     // A first run in an empty folder lays the tree out, whichever step it is.
     let mut session = open(context, true).await?;
     let name = run.name.as_str();
@@ -56,6 +57,31 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<Done, CodedError>
         World::Task => pipeline::run_task(&mut session, name, payload).await?,
     };
     Ok(Done::Summary(summary))
+}
+
+/// The one task that can be asked to look only.
+const WATCHDOG: &str = "watchdog";
+
+/// What the watchdog is given by `--dry-run` and `--explain`.
+fn looking(run: &Run) -> Result<Option<serde_json::Value>, CodedError> {
+    let payload = match (run.dry_run, run.explain) {
+        (false, None) => return Ok(None),
+        (true, _) => serde_json::json!({ "dry_run": true }),
+        (_, Some(post)) => serde_json::json!({ "explain": post }),
+    };
+    if run.name == WATCHDOG {
+        return Ok(Some(payload));
+    }
+    let (flag, fix) = if run.dry_run {
+        ("--dry-run", "psn plan setup".to_owned())
+    } else {
+        ("--explain", format!("psn run {WATCHDOG} --dry-run"))
+    };
+    Err(CodedError::new(
+        "usage.looking",
+        format!("{flag} is for the {WATCHDOG}: {} has no such thing", run.name),
+        [fix],
+    ))
 }
 
 /// An unknown name is most often a typing error: the answer says what there is.

@@ -32,6 +32,9 @@ fn lines(event: &Event) -> Vec<Line> {
         Event::Result { command, data } if command.starts_with(super::task::COMMAND) => {
             super::task::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
         }
+        Event::Result { command, data } if command.starts_with(super::posts::COMMAND) => {
+            super::posts::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
+        }
         Event::Version { .. } => Vec::new(),
         // What a result has for people; the rest is for programs.
         Event::Result { data, .. } => {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use psn_plugin::{Timestamp, http, http::path, prelude::*};
+use psn_plugin::{http, http::path, prelude::*};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -10,8 +10,6 @@ use crate::{decide::Run, posts::Post};
 
 /// Without it Trigger.dev answers in older words, in which a run that was just picked up looks like one at work.
 const API_VERSION: (&str, &str) = ("x-trigger-api-version", "2025-07-16");
-/// Milliseconds at work after which a run must have been lost: Trigger.dev itself ends runs at their own, shorter, limits.
-const LOST_AFTER_MS: i64 = 60 * 60 * 1_000;
 
 /// Why a call came to nothing.
 pub(crate) enum Refusal {
@@ -41,8 +39,9 @@ impl Runs {
         Self { task, calls: Cell::new(0) }
     }
 
-    pub(crate) fn task(&self) -> &str {
-        &self.task
+    /// The task that publishes this post.
+    pub(crate) fn task_of<'a>(&'a self, post: &'a Post) -> &'a str {
+        post.task.as_deref().unwrap_or(&self.task)
     }
 
     /// Made so far.
@@ -50,16 +49,16 @@ impl Runs {
         self.calls.get()
     }
 
-    pub(crate) fn state(&self, run_id: Option<&str>) -> Result<Run, Refusal> {
-        let Some(run_id) = run_id else {
+    pub(crate) fn state(&self, post: &Post) -> Result<Run, Refusal> {
+        let Some(run_id) = post.run_id.as_deref() else {
             return Ok(Run::None);
         };
         let reply = self.send(http::service("trigger-env").get(path!("/api/v3/runs/{}", run_id)))?;
         if reply.status() == 404 {
-            return Ok(Run::None);
+            return Ok(Run::Missing);
         }
         let run: RunReply = reply.success().and_then(|reply| reply.json()).map_err(refusal)?;
-        Ok(run.state(context::now()))
+        Ok(run.state(post))
     }
 
     /// Starts the next attempt. Asked for again after a crash, the same key answers the same run.
@@ -71,21 +70,35 @@ impl Runs {
             #[serde(default)]
             is_cached: bool,
         }
-        let attempt = post.attempt + 1;
-        let request = http::service("trigger-env").post(path!("/api/v1/tasks/{}/trigger", self.task)).json(&json!({
+        let attempt = post.attempt.saturating_add(1);
+        let mut body = json!({
             "payload": { "post_id": post.id, "attempt": attempt },
             "options": {
                 "payloadType": "application/json",
                 "idempotencyKey": key(&context::hub_id(), post.id.as_str(), attempt),
                 "tags": [format!("post:{}", post.id)],
             },
-        }));
-        let reply = self.send(request.idempotent())?;
+        });
+        if post.backoff_s > 0 {
+            body["options"]["delay"] = format!("{}s", post.backoff_s).into();
+        }
+        let request = http::service("trigger-env").post(path!("/api/v1/tasks/{}/trigger", self.task_of(post)));
+        let reply = self.send(request.json(&body).idempotent())?;
         if reply.status() == 404 {
             return Err(Refusal::TaskMissing);
         }
         let reply: Reply = reply.success().and_then(|reply| reply.json()).map_err(refusal)?;
         Ok(Triggered { run_id: reply.id, is_cached: reply.is_cached })
+    }
+
+    /// Has a delayed run start now. False where it is not delayed any more.
+    pub(crate) fn reschedule(&self, run_id: &str) -> Result<bool, Refusal> {
+        let request = http::service("trigger-env").post(path!("/api/v1/runs/{}/reschedule", run_id));
+        let reply = self.send(request.json(&json!({ "delay": "1s" })).idempotent())?;
+        if matches!(reply.status(), 400 | 404 | 422) {
+            return Ok(false);
+        }
+        reply.success().map(|_| true).map_err(refusal)
     }
 
     fn send(&self, request: http::Request) -> Result<http::Response, Refusal> {
@@ -101,36 +114,54 @@ fn refusal(error: http::Error) -> Refusal {
                 .fix("psn run trigger-provision"),
         ),
         http::Kind::Denied => Refusal::Key(error.into()),
-        http::Kind::Status(400..500) if !error.is_outage() => Refusal::Refused(error),
+        // An answer that makes no sense is this run's; where all of them make none, the breaker opens.
+        http::Kind::Status(400..500) | http::Kind::Body | http::Kind::TooLarge if !error.is_outage() => {
+            Refusal::Refused(error)
+        }
         _ => Refusal::Unavailable(error),
     }
 }
 
+/// Characters of a platform's id for a post. The longest known, a Facebook page's, has 50.
+const MAX_EXTERNAL_ID: usize = 500;
+
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct RunReply {
     status: String,
-    started_at: Option<Timestamp>,
+    /// What the task returned. Not there where it is large, and of any shape.
+    #[serde(default)]
+    output: serde_json::Value,
 }
 
 impl RunReply {
     /// By its status alone: the booleans beside it miss EXPIRED and TIMED_OUT.
-    fn state(&self, now: Timestamp) -> Run {
+    fn state(&self, post: &Post) -> Run {
         match self.status.as_str() {
-            "PENDING_VERSION" => {
-                log::warn!("A run waits for a version of its task that is not deployed: psn run trigger-provision");
-                Run::Alive
-            }
-            "EXECUTING" if self.started_at.is_some_and(|at| now.millis_since(at) > LOST_AFTER_MS) => Run::Overdue,
-            "DELAYED" | "QUEUED" | "DEQUEUED" | "EXECUTING" | "WAITING" => Run::Alive,
+            "PENDING_VERSION" => Run::NoVersion,
+            "DELAYED" => Run::Delayed,
+            "QUEUED" => Run::Waiting("queued"),
+            "DEQUEUED" => Run::Waiting("starting"),
+            "WAITING" => Run::Waiting("waiting"),
+            "EXECUTING" => Run::Working,
             "CANCELED" => Run::Cancelled,
-            "COMPLETED" | "FAILED" | "CRASHED" | "SYSTEM_FAILURE" | "EXPIRED" | "TIMED_OUT" => Run::Over,
+            "COMPLETED" => self.published(post).map_or(Run::Over { lost: false }, Run::Published),
+            "FAILED" | "EXPIRED" => Run::Over { lost: false },
+            "CRASHED" | "SYSTEM_FAILURE" | "TIMED_OUT" => Run::Over { lost: true },
             // Unheard of: doing nothing is what cannot publish twice.
             other => {
                 log::warn!("Trigger.dev answers a status that this watchdog does not know: {}", other);
-                Run::Alive
+                Run::Unheard
             }
         }
+    }
+
+    /// The platform's id, where the task says that it published exactly this attempt of this post.
+    fn published(&self, post: &Post) -> Option<String> {
+        let said = |name: &str| self.output.get(name).and_then(serde_json::Value::as_str);
+        let is_this = said("post_id") == Some(post.id.as_str())
+            && self.output.get("attempt").and_then(serde_json::Value::as_u64) == Some(u64::from(post.attempt));
+        let id = said("external_id").filter(|id| !id.is_empty() && id.chars().count() <= MAX_EXTERNAL_ID);
+        id.filter(|_| is_this && said("outcome") == Some("published")).map(str::to_owned)
     }
 }
 
@@ -165,28 +196,48 @@ mod tests {
     #[test]
     fn statuses() {
         let _hub = Hub::new(crate::MANIFEST);
-        let now = Timestamp::parse("2026-01-01T12:00:00Z").unwrap();
-        for (status, started_at, expected) in [
-            ("DELAYED", None, Run::Alive),
-            ("QUEUED", None, Run::Alive),
-            ("PENDING_VERSION", None, Run::Alive),
-            ("DEQUEUED", None, Run::Alive),
-            ("EXECUTING", Some("2026-01-01T11:30:00.000Z"), Run::Alive),
-            ("EXECUTING", Some("2026-01-01T10:30:00.000Z"), Run::Overdue),
-            ("EXECUTING", None, Run::Alive),
-            ("WAITING", Some("2026-01-01T01:00:00.000Z"), Run::Alive),
-            ("CANCELED", None, Run::Cancelled),
-            ("COMPLETED", None, Run::Over),
-            ("FAILED", None, Run::Over),
-            ("CRASHED", None, Run::Over),
-            ("SYSTEM_FAILURE", None, Run::Over),
-            ("EXPIRED", None, Run::Over),
-            ("TIMED_OUT", None, Run::Over),
-            ("SOMETHING_NEW", None, Run::Alive),
+        for (status, expected) in [
+            ("DELAYED", Run::Delayed),
+            ("QUEUED", Run::Waiting("queued")),
+            ("PENDING_VERSION", Run::NoVersion),
+            ("DEQUEUED", Run::Waiting("starting")),
+            ("EXECUTING", Run::Working),
+            ("WAITING", Run::Waiting("waiting")),
+            ("CANCELED", Run::Cancelled),
+            ("COMPLETED", Run::Over { lost: false }),
+            ("FAILED", Run::Over { lost: false }),
+            ("CRASHED", Run::Over { lost: true }),
+            ("SYSTEM_FAILURE", Run::Over { lost: true }),
+            ("EXPIRED", Run::Over { lost: false }),
+            ("TIMED_OUT", Run::Over { lost: true }),
+            ("SOMETHING_NEW", Run::Unheard),
         ] {
-            let run: RunReply =
-                serde_json::from_value(json!({"id": "run_1", "status": status, "startedAt": started_at})).unwrap();
-            assert_eq!(run.state(now), expected, "{status} {started_at:?}");
+            let run: RunReply = serde_json::from_value(json!({"id": "run_1", "status": status})).unwrap();
+            assert_eq!(run.state(&Post::example("p-1", 1)), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn an_output_counts_for_its_own_post_and_attempt_only() {
+        let _hub = Hub::new(crate::MANIFEST);
+        let good = json!({"outcome": "published", "post_id": "p-1", "attempt": 1, "external_id": "x"});
+        let state = |output: serde_json::Value| {
+            let run: RunReply = serde_json::from_value(json!({"status": "COMPLETED", "output": output})).unwrap();
+            run.state(&Post::example("p-1", 1))
+        };
+        assert_eq!(state(good.clone()), Run::Published("x".into()));
+        for (name, value) in [
+            ("outcome", json!("superseded")),
+            ("post_id", json!("p-2")),
+            ("attempt", json!(2)),
+            ("external_id", json!(null)),
+            ("external_id", json!("")),
+            ("external_id", json!("y".repeat(501))),
+        ] {
+            let mut bad = good.clone();
+            bad[name] = value;
+            assert_eq!(state(bad), Run::Over { lost: false }, "{name}");
+        }
+        assert_eq!(state(json!("text")), Run::Over { lost: false });
     }
 }

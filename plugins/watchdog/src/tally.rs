@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::posts::Post;
+use crate::posts::{Gauges, Post};
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Tally {
@@ -15,13 +15,21 @@ pub(crate) struct Tally {
     pub retriggered: u32,
     /// Had been started before, by a tick that was killed before it could say so.
     pub deduplicated: u32,
-    /// Their run is alive: looked at again later.
+    /// Their run was kept for later than they are, and starts now.
     pub rescheduled: u32,
+    /// Were out already; only the record was missing.
+    pub recorded: u32,
     pub parked: u32,
     pub failed: u32,
     /// Seconds since the most overdue of them was due.
     pub oldest_lag_s: u64,
-    pub skipped: BTreeMap<&'static str, usize>,
+    pub skipped: BTreeMap<String, u32>,
+    /// Dead letters of which a person was told.
+    pub notified: u32,
+    /// Records past their time that were deleted.
+    pub pruned: u32,
+    /// How things are after the tick.
+    pub gauges: Option<Gauges>,
 }
 
 impl Tally {
@@ -31,8 +39,8 @@ impl Tally {
         self.oldest_lag_s = lags.fold(self.oldest_lag_s, u64::max);
     }
 
-    pub(crate) fn skip(&mut self, reason: &'static str, posts: usize) {
-        *self.skipped.entry(reason).or_default() += posts;
+    pub(crate) fn skip(&mut self, reason: &str, posts: usize) {
+        *self.skipped.entry(reason.to_owned()).or_default() += posts as u32;
     }
 
     /// A post that something else moved in the meantime was not changed here, and does not count as if it were.
