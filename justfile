@@ -32,6 +32,14 @@ bench *args:
 measure *args:
     scripts/measure.sh {{ args }}
 
+# Fuzzes what reads foreign bytes: 5 s a target, or as long as the first argument says
+fuzz *args:
+    scripts/fuzz.sh {{ args }}
+
+# What the checks cost, as ratios
+checks:
+    cargo bench --package psn-benches --bench checks
+
 # Builds the plugins with your cargo-component instead; says so and does nothing where it is not installed
 cargo-component:
     scripts/cargo-component.sh

@@ -244,6 +244,15 @@ fn a_port_that_somebody_else_took_is_named_and_new_ports_help() {
 }
 
 #[test]
+fn a_key_too_short_to_be_kept_out_of_outputs_is_refused() {
+    let m = machine();
+    let refused = m.psn_with_input(&["keys", "set", "NEON_API_KEY", "--stdin"], "napi_x1\n").exits(1);
+    assert_code(&refused, "keys.bad-value");
+    assert!(!refused.stdout.contains("napi_x1"), "{}", refused.stdout);
+    assert_eq!(m.secret("NEON_API_KEY"), None);
+}
+
+#[test]
 fn usage_errors_exit_2_and_write_no_event() {
     let m = machine();
     for args in [&["run"][..], &["nonsense"], &["run", "setup", "--hub", "moon"], &["keys", "set", "X"]] {

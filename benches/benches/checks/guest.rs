@@ -18,6 +18,7 @@ use psn::hub::TlsRoots;
 use psn::plugins::{Installed, LockEntry, OperatorPolicy, Source, describe};
 use psn::redact::Redactor;
 use psn::runtime::{Capabilities, Compiler, Loaded, Runtime, RuntimeOptions};
+use psn::secret::Secret;
 use wasmtime::component::{Component, Linker, Val};
 use wasmtime::{Config, Engine, Store};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -64,6 +65,19 @@ impl FactSource for NoFacts {
     }
 }
 
+/// As many secrets as a hub with three plugins has.
+fn redactor() -> Redactor {
+    let redactor = Redactor::new();
+    for n in 0..5 {
+        redactor.register(&Secret::new(format!("napi_{n}{}", "k3yv4lue".repeat(7))));
+        redactor.register(&Secret::new(format!(
+            "postgresql://psn_plugin_{n}:{}@ep-cool-{n}.example.test/hub",
+            "pa55wo4d".repeat(4)
+        )));
+    }
+    redactor
+}
+
 pub(crate) fn call(meter: Meter) -> Call {
     Call {
         plugin: "bench".into(),
@@ -71,7 +85,7 @@ pub(crate) fn call(meter: Meter) -> Call {
         attempt: 1,
         deadline: Deadline::after(Duration::from_secs(60)),
         meter,
-        redactor: Arc::new(Redactor::new()),
+        redactor: Arc::new(redactor()),
         events: EventSink::new(Arc::new(Recorder::default())),
         leaks: Vec::new(),
         transaction_open: false,
@@ -142,7 +156,7 @@ pub(crate) async fn bench() {
         sha256: found.sha256.clone(),
         capabilities: found.manifest.capabilities_hash(),
         effective: None,
-        grants: Vec::new(),
+        grants: vec![],
         granted_by: "a benchmark".into(),
         granted_at: None,
         source: Source::Path("bench.wasm".into()),
@@ -150,8 +164,10 @@ pub(crate) async fn bench() {
     let bare = Bare::new(&bytes);
     let runtime =
         Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() }).expect("a runtime");
-    let installed = Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says");
-    let loaded = runtime.load(&installed).await.expect("it compiles");
+    let loaded = runtime
+        .load(&Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says"))
+        .await
+        .expect("it compiles");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..21 {
         theirs.push(bare.run().await);

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use psn_bindings::imports::psn::plugin::db::{
     Cursor, Error, Host, HostCursor, HostTransaction, Rows, Transaction, Value,
 };
@@ -282,27 +284,40 @@ fn over(what: &str) -> Fault {
 const SHORTEST_SECRET: u64 = 10u64.pow(crate::redact::MIN_REDACTED_LEN as u32 - 1);
 
 /// Live secrets do not come back through the database.
-fn clean(call: &mut Call, reply: Reply) -> Rows {
-    let place = "a database row";
-    let mut clean = |value| match value {
-        Value::Text(t) => Value::Text(call.redact(place, &t).into_owned()),
-        Value::Json(t) => Value::Json(call.redact(place, &t).into_owned()),
-        Value::Bytes(b) if call.redactor.finds(&b) => {
-            call.leaked(place);
-            Value::Bytes(call.redactor.redact_bytes(&b).into_owned())
+fn clean(call: &mut Call, mut reply: Reply) -> Rows {
+    for value in reply.rows.iter_mut().flatten() {
+        let clean = match value {
+            Value::Text(t) => filtered(call, t).map(Value::Text),
+            Value::Json(t) => filtered(call, t).map(Value::Json),
+            Value::Uuid(t) => filtered(call, t).map(Value::Text),
+            Value::Bytes(b) => match call.redactor.redact_bytes(b) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(clean) => Some(Value::Bytes(clean)),
+            },
+            // A number that is a secret: only one that is long enough is looked for, as everywhere.
+            Value::Int64(n) if n.unsigned_abs() >= SHORTEST_SECRET => {
+                call.redactor.finds(n.to_string().as_bytes()).then_some(Value::Null)
+            }
+            _ => None,
+        };
+        if let Some(clean) = clean {
+            call.leaked("a database row");
+            *value = clean;
         }
-        Value::Uuid(t) => match call.redact(place, &t) {
-            std::borrow::Cow::Borrowed(_) => Value::Uuid(t),
-            std::borrow::Cow::Owned(clean) => Value::Text(clean),
-        },
-        // A number that is a secret: only one that is long enough is looked for, as everywhere.
-        Value::Int64(n) if n.unsigned_abs() >= SHORTEST_SECRET && call.redactor.finds(n.to_string().as_bytes()) => {
-            call.leaked(place);
-            Value::Null
+    }
+    for column in &mut reply.columns {
+        if let Some(clean) = filtered(call, column) {
+            call.leaked("a database row");
+            *column = clean;
         }
-        other => other,
-    };
-    let rows = reply.rows.into_iter().map(|row| row.into_iter().map(&mut clean).collect()).collect();
-    let columns = reply.columns.into_iter().map(|c| call.redact(place, &c).into_owned()).collect();
-    Rows { columns, rows }
+    }
+    Rows { columns: reply.columns, rows: reply.rows }
+}
+
+/// None where there was no secret in it: most values stay where they are.
+fn filtered(call: &Call, text: &str) -> Option<String> {
+    match call.redactor.redact(text) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(clean) => Some(clean),
+    }
 }

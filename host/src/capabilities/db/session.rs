@@ -1,5 +1,6 @@
 //! One connection as the plugin's role. Whatever a guest asks for runs inside of a transaction that sets its own limits: behind a
 //! transaction-mode pooler nothing else holds.
+use std::collections::HashMap;
 use std::future::Future;
 
 use futures_util::StreamExt as _;
@@ -26,6 +27,8 @@ const VALUE_BYTES: usize = 16;
 const ALONE_MS: u32 = 1_000;
 /// Milliseconds that one statement waits for another's lock.
 const LOCK_MS: u128 = 10_000;
+/// Descriptions of statements that are kept on one connection.
+const DESCRIPTIONS: usize = 64;
 /// The one cursor of its session.
 const CURSOR: &str = "psn_cursor";
 
@@ -45,6 +48,9 @@ pub(super) struct Reply {
 
 pub(super) struct Session {
     connection: PgConnection,
+    /// What Postgres said about the types of statements that ran before. Behind a pooler the statements themselves are gone with their
+    /// transaction, but need no second description.
+    described: HashMap<String, PgStatement>,
     /// A statement failed: Postgres will turn the commit into a rollback, without saying so.
     failed: bool,
 }
@@ -58,7 +64,7 @@ impl Session {
             Err(_) if deadline.passed() => return Err(Fault::Deadline),
             other => other?,
         };
-        let mut session = Self { connection, failed: false };
+        let mut session = Self { connection, described: HashMap::new(), failed: false };
         within(deadline, session.refuse_powerful()).await?;
         Ok(session)
     }
@@ -145,13 +151,25 @@ impl Session {
         reply
     }
 
+    async fn described(&mut self, sql: &str) -> Result<PgStatement, Fault> {
+        if let Some(statement) = self.described.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.connection.prepare_with(AssertSqlSafe(sql).into_sql_str(), &[]).await?;
+        if self.described.len() == DESCRIPTIONS {
+            self.described.clear();
+        }
+        self.described.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
     async fn run(&mut self, sql: &str, params: &[Value], keep: Keep) -> Result<Reply, Fault> {
-        let statement: PgStatement = self.connection.prepare_with(AssertSqlSafe(sql).into_sql_str(), &[]).await?;
+        let statement = self.described(sql).await?;
         let arguments = values::arguments(&statement, params)?;
         let columns = statement.columns().iter().map(|c| c.name().to_owned()).collect();
         let mut reply = Reply { columns, ..Reply::default() };
         let mut bytes = 0usize;
-        let mut answer = self.connection.fetch_many(statement.query_with(arguments));
+        let mut answer = self.connection.fetch_many(statement.query_with(arguments).persistent(false));
         while let Some(item) = answer.next().await {
             match item? {
                 Either::Left(done) => reply.affected += done.rows_affected(),

@@ -1,4 +1,5 @@
 //! The policy as a table, and the whole capability against a real server.
+mod attacks;
 mod policy;
 mod postgres;
 

@@ -70,7 +70,9 @@ impl View<'_, StateNotes> {
 impl Host for View<'_, StateNotes> {
     async fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         self.call.meter.host_call(1)?;
-        Ok(self.notes().await?.get(&key).cloned())
+        let note = self.notes().await?.get(&key).cloned();
+        // What was written down before anyone knew that it is a secret.
+        Ok(note.map(|note| self.call.redact("a note", &note).into_owned()))
     }
 
     async fn put(&mut self, key: String, value: String) -> wasmtime::Result<Result<(), String>> {
@@ -112,6 +114,15 @@ mod tests {
         assert_eq!(later.view().get("intent".into()).await.unwrap().as_deref(), Some("{\"name\":\"psn-hub-1\"}"));
         later.view().delete("intent".into()).await.unwrap().unwrap();
         assert_eq!(Rig::new(notes()).view().get("intent".into()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_secret_in_a_note_does_not_come_back() {
+        let mut rig = Rig::new(StateNotes::memory());
+        rig.view().put("seen".into(), "uri=postgresql://o:npg_later@h/db".into()).await.unwrap().unwrap();
+        rig.secret("DATABASE_URL", "postgresql://o:npg_later@h/db");
+        assert_eq!(rig.view().get("seen".into()).await.unwrap().as_deref(), Some("uri=[redacted]"));
+        assert_eq!(rig.call.leaks, ["a note"]);
     }
 
     #[tokio::test]

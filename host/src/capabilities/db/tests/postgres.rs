@@ -14,8 +14,8 @@ use crate::hub::TlsRoots;
 use crate::plugins::manifest::Manifest;
 use crate::secret::Secret;
 
-const ANN: &str = "00000000-0000-4000-8000-00000000000a";
-const BOB: &str = "00000000-0000-4000-8000-00000000000b";
+pub(super) const ANN: &str = "00000000-0000-4000-8000-00000000000a";
+pub(super) const BOB: &str = "00000000-0000-4000-8000-00000000000b";
 
 const SCHEMA: &str = "
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
@@ -35,7 +35,7 @@ const SCHEMA: &str = "
 ";
 
 /// `hidden` is in the manifest and not granted: the database is the second wall.
-const GRANTS: &str = "[db]
+pub(super) const GRANTS: &str = "[db]
 \"kinds\" = { select = [\"id\"], insert = [\"id\"], update = [\"id\"] }
 \"notes\" = { select = [\"id\"], insert = [\"id\"], update = [\"id\"], delete = true }
 \"owned\" = { select = [\"said\"] }
@@ -43,15 +43,15 @@ const GRANTS: &str = "[db]
 \"nap()\" = { execute = true }
 ";
 
-struct Server {
+pub(super) struct Server {
     home: tempfile::TempDir,
-    admin: PgConnection,
+    pub(super) admin: PgConnection,
     url: String,
     tls: TlsRoots,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         // The server runs as another account.
         std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -64,11 +64,11 @@ impl Server {
         Self { home, admin, url, tls }
     }
 
-    fn rig(&self) -> Rig<Db> {
+    pub(super) fn rig(&self) -> Rig<Db> {
         Rig::new(Db::new(&manifest(GRANTS), DbAccess::new(Some(Secret::new(self.url.clone())), self.tls.clone())))
     }
 
-    async fn admin(&mut self, sql: &'static str) {
+    pub(super) async fn admin(&mut self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&mut self.admin).await.unwrap();
     }
 }
@@ -86,25 +86,25 @@ impl Drop for Server {
     }
 }
 
-fn text(s: &str) -> Value {
+pub(super) fn text(s: &str) -> Value {
     Value::Text(s.to_owned())
 }
 
-async fn query(rig: &mut Rig<Db>, sql: &str, params: Vec<Value>) -> Result<Rows, Error> {
+pub(super) async fn query(rig: &mut Rig<Db>, sql: &str, params: Vec<Value>) -> Result<Rows, Error> {
     Host::query(&mut rig.view(), sql.to_owned(), params).await.unwrap()
 }
 
-async fn execute(rig: &mut Rig<Db>, sql: &str, params: Vec<Value>) -> Result<u64, Error> {
+pub(super) async fn execute(rig: &mut Rig<Db>, sql: &str, params: Vec<Value>) -> Result<u64, Error> {
     Host::execute(&mut rig.view(), sql.to_owned(), params).await.unwrap()
 }
 
-async fn one(rig: &mut Rig<Db>, sql: &str, params: Vec<Value>) -> Value {
+pub(super) async fn one(rig: &mut Rig<Db>, sql: &str, params: Vec<Value>) -> Value {
     let mut rows = query(rig, sql, params).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     assert_eq!((rows.rows.len(), rows.columns.len()), (1, 1), "{sql}");
     rows.rows.remove(0).remove(0)
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     format!("{value:?}")
 }
 
@@ -357,6 +357,11 @@ async fn deadlines_powerful_roles_and_no_database() {
         ("GRANT other TO psn_plugin_tester", "REVOKE other FROM psn_plugin_tester"),
         ("ALTER ROLE psn_plugin_tester BYPASSRLS", "ALTER ROLE psn_plugin_tester NOBYPASSRLS"),
         ("ALTER ROLE psn_plugin_tester SUPERUSER", "ALTER ROLE psn_plugin_tester NOSUPERUSER"),
+        ("ALTER ROLE psn_plugin_tester CREATEROLE", "ALTER ROLE psn_plugin_tester NOCREATEROLE"),
+        ("ALTER ROLE psn_plugin_tester CREATEDB", "ALTER ROLE psn_plugin_tester NOCREATEDB"),
+        ("ALTER ROLE psn_plugin_tester REPLICATION", "ALTER ROLE psn_plugin_tester NOREPLICATION"),
+        ("ALTER TABLE owned OWNER TO psn_plugin_tester", "ALTER TABLE owned OWNER TO CURRENT_USER"),
+        ("ALTER DATABASE postgres OWNER TO psn_plugin_tester", "ALTER DATABASE postgres OWNER TO CURRENT_USER"),
     ] {
         server.admin(more).await;
         let e = query(&mut server.rig(), "SELECT 1", vec![]).await.unwrap_err();
