@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 2] = ["host/src", "local-hub/src"];
 
 /// Areas that error codes begin with.
-const AREAS: [&str; 20] = [
+const AREAS: [&str; 21] = [
     "component",
     "config",
     "db",
+    "doctor",
     "hub",
     "http",
     "keys",

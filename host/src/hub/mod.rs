@@ -14,7 +14,7 @@ pub mod settings;
 
 pub use catalog::catalog_checks;
 pub use connection::{ConnectError, Purpose, TlsRoots, connect};
-pub use env_files::{EnvFiles, EnvFilesError};
+pub use env_files::{EnvFiles, EnvFilesError, PERSON_KEYS};
 pub use migrate::{
     MigrateError, MigrateReport, MigrationFacts, Version, drop_roles, inspect_catalog, inspect_migrations, migrate,
     migrations,

@@ -6,8 +6,20 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// What can be observed of an attack. An attack holds if none was; a control only if exactly these were.
-pub const EFFECTS: &[&str] =
-    &["web", "inside", "secret", "seen", "database", "sessions", "files", "stream", "time", "memory", "installed", "outcome"];
+pub const EFFECTS: &[&str] = &[
+    "web",
+    "inside",
+    "secret",
+    "seen",
+    "database",
+    "sessions",
+    "files",
+    "stream",
+    "time",
+    "memory",
+    "installed",
+    "outcome",
+];
 
 /// How long a run may take unless an expectation says otherwise, in milliseconds. Compiling on a busy machine is most of it.
 pub const WITHIN_MS: u64 = 30_000;
@@ -114,7 +126,8 @@ pub fn read(dir: &Path) -> Result<Vec<(String, Vec<Attack>)>> {
         .filter(|f| f.extension().is_some_and(|e| e == "toml"))
         .map(|file| {
             let name = file.file_stem().and_then(|n| n.to_str()).context("a name")?.to_owned();
-            let group: Group = toml::from_str(&fs::read_to_string(&file)?).with_context(|| file.display().to_string())?;
+            let group: Group =
+                toml::from_str(&fs::read_to_string(&file)?).with_context(|| file.display().to_string())?;
             for attack in &group.attack {
                 let plain = attack.id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
                 ensure!(plain && attack.id.len() <= MAX_ID, "{} is no id of at most {MAX_ID} characters", attack.id);

@@ -8,7 +8,8 @@ use wit_parser::Resolve;
 use super::fixtures::Attack;
 
 /// Where an answer of `{}` lies in each of them: result<string, failure>, ok.
-const ANSWER: &str = r#"(data (i32.const 2048) "\00\00\00\00\00\00\00\00\00\09\00\00\02\00\00\00") (data (i32.const 2304) "{}")"#;
+const ANSWER: &str =
+    r#"(data (i32.const 2048) "\00\00\00\00\00\00\00\00\00\09\00\00\02\00\00\00") (data (i32.const 2304) "{}")"#;
 
 const WASI: &[(&str, &str)] = &[
     (

@@ -12,6 +12,7 @@ pub(crate) struct Files(BTreeMap<PathBuf, String>);
 fn is_psns_own(path: &Path, plugin: &str) -> bool {
     let text = path.to_string_lossy();
     text.starts_with("home/")
+        || text.starts_with("components/")
         || text.ends_with("/run.lock")
         || text.ends_with("/env.lock")
         || (text.starts_with("project/.psn/state/") && text.ends_with(&format!("/{plugin}.json")))
@@ -33,10 +34,12 @@ impl Files {
                         let bytes = std::fs::read(&path).unwrap_or_default();
                         match below.extension() {
                             // Each name of an env file counts by itself.
-                            Some(env) if env == "env" => files.extend(String::from_utf8_lossy(&bytes).lines().map(|line| {
-                                let name = line.split('=').next().unwrap_or_default();
-                                (below.join(name), hex::encode(Sha256::digest(line)))
-                            })),
+                            Some(env) if env == "env" => {
+                                files.extend(String::from_utf8_lossy(&bytes).lines().map(|line| {
+                                    let name = line.split('=').next().unwrap_or_default();
+                                    (below.join(name), hex::encode(Sha256::digest(line)))
+                                }))
+                            }
                             _ => drop(files.insert(below, hex::encode(Sha256::digest(bytes)))),
                         }
                     }

@@ -97,7 +97,9 @@ async fn read(stream: &mut TcpStream) -> std::io::Result<Option<Arrived>> {
     let mut lines = text.split("\r\n");
     let line = lines.next().unwrap_or_default().rsplit_once(" HTTP/").map_or_else(String::new, |(l, _)| l.to_owned());
     let headers: Vec<(String, String)> = lines
-        .map(|l| l.split_once(':').map_or((l.to_owned(), String::new()), |(n, v)| (n.to_lowercase(), v.trim().to_owned())))
+        .map(|l| {
+            l.split_once(':').map_or((l.to_owned(), String::new()), |(n, v)| (n.to_lowercase(), v.trim().to_owned()))
+        })
         .collect();
     let length: usize =
         headers.iter().find(|(n, _)| n == "content-length").and_then(|(_, v)| v.parse().ok()).unwrap_or(0);
@@ -120,9 +122,14 @@ async fn answer(stream: &mut TcpStream, request: &Arrived) -> std::io::Result<bo
     let path = path.split('?').next().unwrap_or_default().trim_start_matches("/base");
     let credential = request.headers.iter().find(|(n, _)| n == "authorization").map_or("", |(_, v)| v.as_str());
     let credential = credential.trim_start_matches("Bearer ");
-    let json = |body: String| format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let json = |body: String| {
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
     let whole = match path {
-        "/echo" => json(serde_json::json!({ "headers": request.headers, "body": String::from_utf8_lossy(&request.body) }).to_string()),
+        "/echo" => json(
+            serde_json::json!({ "headers": request.headers, "body": String::from_utf8_lossy(&request.body) })
+                .to_string(),
+        ),
         "/echo-encoded" => {
             use base64::Engine as _;
             let base64 = base64::engine::general_purpose::STANDARD.encode(format!("u:{credential}"));
@@ -136,7 +143,9 @@ async fn answer(stream: &mut TcpStream, request: &Arrived) -> std::io::Result<bo
             let escaped: String = credential.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
             json(format!("{{\"t\":\"{escaped}\"}}"))
         }
-        "/redirect" => "HTTP/1.1 302 Found\r\nlocation: /base/after-the-redirect\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        "/redirect" => {
+            "HTTP/1.1 302 Found\r\nlocation: /base/after-the-redirect\r\ncontent-length: 0\r\n\r\n".to_owned()
+        }
         "/secret" => json(format!("{{\"token\":\"{CAPTURED}\",\"again\":{{\"{CAPTURED}\":\"x{CAPTURED}x\"}}}}")),
         "/secret-not-json" => {
             let body = format!("token={CAPTURED}");

@@ -63,7 +63,9 @@ fn speaks_as_psn(event: &Value, plugin: &str) -> bool {
             let code = event["error"]["code"].as_str();
             event["step"] != plugin
                 || event["status"] == "needs_consent"
-                || event["needs"].as_array().is_some_and(|needs| needs.iter().any(|n| n["next"].to_string().contains(FORGED)))
+                || event["needs"]
+                    .as_array()
+                    .is_some_and(|needs| needs.iter().any(|n| n["next"].to_string().contains(FORGED)))
                 || code.is_some_and(|c| c.contains(FORGED) && !c.starts_with(&format!("{plugin}.")))
         }
         _ => true,

@@ -40,7 +40,9 @@ pub struct Row {
 pub async fn run_suite(options: &Options, on_row: &mut (dyn FnMut(&Row) + Send)) -> Result<Vec<Row>, SuiteError> {
     let chosen: Vec<&Attack> = attacks()
         .iter()
-        .filter(|a| options.only.is_empty() || options.only.iter().any(|o| a.id.starts_with(o.as_str()) || a.group == o))
+        .filter(|a| {
+            options.only.is_empty() || options.only.iter().any(|o| a.id.starts_with(o.as_str()) || a.group == o)
+        })
         .collect();
     if chosen.is_empty() {
         return Err(SuiteError::NoSuchAttack(options.only.join(", ")));
@@ -144,7 +146,7 @@ async fn observe(world: &mut World, attack: &Attack, effects: &mut Effects) -> R
     } else {
         let added = add(world, attack).await?;
         let name = added.plugin.clone().unwrap_or_else(|| attack.name.to_owned());
-        judge::output(&name, &added.ran, &world.canaries, effects);
+        judge::output(&added.ran, &world.canaries, effects);
         if !expected.added.is_empty() || expected.effects.contains(&"installed") {
             if added.plugin.is_some() {
                 note(effects, "installed", format!("{name} was added"));
@@ -165,7 +167,7 @@ async fn observe(world: &mut World, attack: &Attack, effects: &mut Effects) -> R
         name
     };
     if !expected.migrated.is_empty() {
-        let words = role(world, attack, &plugin, effects).await?;
+        let words = role(world, attack, effects).await?;
         remove(world, Some(&plugin)).await?;
         return Ok(words);
     }
@@ -211,6 +213,9 @@ async fn observe(world: &mut World, attack: &Attack, effects: &mut Effects) -> R
     {
         note(effects, "files", format!("{} is still as it was made", file.display()));
     }
+    if !in_lock {
+        remove(world, Some(&plugin)).await?;
+    }
     let code = judge::code(&events);
     let told = judge::told(&events);
     Ok(match (code.is_empty(), told.is_empty()) {
@@ -240,13 +245,13 @@ fn summed_up(told: &[&str]) -> String {
 }
 
 /// A plugin that must not be given the role that it asks for.
-async fn role(world: &mut World, attack: &Attack, plugin: &str, effects: &mut Effects) -> Result<String, SuiteError> {
+async fn role(world: &mut World, attack: &Attack, effects: &mut Effects) -> Result<String, SuiteError> {
     let before = match &mut world.database {
         Some(database) => database.state().await?,
         None => Vec::new(),
     };
     let (ran, code) = world.coded(&["run", "migrate"], QUICK).await?;
-    judge::output(plugin, &ran, &world.canaries, effects);
+    judge::output(&ran, &world.canaries, effects);
     if code != attack.expected.migrated {
         note(effects, "outcome", format!("{code} instead of {}", attack.expected.migrated));
     }
@@ -268,7 +273,8 @@ async fn remove(world: &World, plugin: Option<&str>) -> Result<(), SuiteError> {
 /// What somebody with access to the files does before the run. Answers a file that must not stay as it was left.
 async fn tamper(world: &World, attack: &Attack, plugin: &str) -> Result<Option<(PathBuf, Vec<u8>)>, SuiteError> {
     let read = |path: &Path| std::fs::read(path).map_err(SuiteError::io(path.display().to_string()));
-    let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(SuiteError::io(path.display().to_string()));
+    let write =
+        |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(SuiteError::io(path.display().to_string()));
     let text = lock(world);
     let entry = text.split("[[plugin]]").find(|e| e.contains(&format!("\"{plugin}\""))).unwrap_or_default();
     let field = |name: &str| {
@@ -325,11 +331,13 @@ async fn afterwards(world: &World) -> Result<Row, SuiteError> {
     for args in [&["status"][..], &["plugin", "list"], &["run", "keys"], &["local", "status"]] {
         let (ran, code) = world.coded(args, QUICK).await?;
         let mut effects = Effects::new();
-        judge::output("none", &ran, &world.canaries, &mut effects);
-        // A command that answers with a result ends with it; only its bytes are looked at here.
-        let torn = crate::stream::events(&ran.stdout).is_err() || effects.contains_key("secret");
-        if ran.code != Some(0) || torn {
-            failed.push(format!("psn {}: {code} {}", args.join(" "), effects.values().cloned().collect::<Vec<_>>().join(", ")));
+        judge::output(&ran, &world.canaries, &mut effects);
+        if ran.code != Some(0) || !effects.is_empty() {
+            failed.push(format!(
+                "psn {}: {code} {}",
+                args.join(" "),
+                effects.values().cloned().collect::<Vec<_>>().join(", ")
+            ));
         }
     }
     Ok(Row {

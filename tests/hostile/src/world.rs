@@ -40,7 +40,8 @@ pub(crate) struct World {
 impl World {
     /// A project that knows the services and the secrets; no hub yet.
     pub(crate) async fn new(program: &Path) -> Result<Self, SuiteError> {
-        let root = tempfile::Builder::new().prefix("psn-hostile-").tempdir().map_err(SuiteError::io("a temporary folder"))?;
+        let root =
+            tempfile::Builder::new().prefix("psn-hostile-").tempdir().map_err(SuiteError::io("a temporary folder"))?;
         // As root, psn runs Postgres under another account, which must be able to pass through.
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(root.path(), mode).map_err(SuiteError::io("a temporary folder"))?;
@@ -51,7 +52,8 @@ impl World {
         let inside = Listener::start(false).await?;
         // `opened` is what an operator should not do: for the control.
         let services = format!("web = \"http://{}/base\"\nopened = \"http://{}/\"\n", web.address, inside.address);
-        std::fs::write(root.path().join("project/config/services.toml"), services).map_err(SuiteError::io("services.toml"))?;
+        std::fs::write(root.path().join("project/config/services.toml"), services)
+            .map_err(SuiteError::io("services.toml"))?;
         std::fs::write(root.path().join("outside.txt"), OUTSIDE).map_err(SuiteError::io("outside.txt"))?;
         let named = [CREDENTIAL, UNGRANTED, ENVIRONMENT, SETTING];
         let mut canaries: Vec<Canary> = named.iter().map(|(name, value)| Canary::new(name, value)).collect();

@@ -43,10 +43,10 @@ pub fn operations(_: &mut Machine, line: &[String]) -> Option<Told> {
             }
             Err(e) => Err(code(e)),
         },
-        ["tquery", sql, rest @ ..] => {
-            with_open(|t| t.query(sql, &values(rest)).map(|rows| shown(&rows)).map_err(code))
+        ["tquery", sql, rest @ ..] => with_open(|t| t.query(sql, &values(rest)).map(|rows| shown(&rows)).map_err(code)),
+        ["texecute", sql, rest @ ..] => {
+            with_open(|t| t.execute(sql, &values(rest)).map(|n| n.to_string()).map_err(code))
         }
-        ["texecute", sql, rest @ ..] => with_open(|t| t.execute(sql, &values(rest)).map(|n| n.to_string()).map_err(code)),
         ["commit"] => match OPEN.take() {
             Some(transaction) => db::Transaction::commit(transaction).map(|()| String::new()).map_err(code),
             None => Err("none".to_owned()),

@@ -52,9 +52,9 @@ impl world::exports::psn::plugin::lifecycle::Guest for Component {
         CALLS.set(CALLS.get() + 1);
         match perform(operations).answer() {
             End::Failure { code, message, fix } => Err(Failure { code, message, fix, retry_after_ms: None }),
-            End::Answer(data) => Ok(ANSWER.take().unwrap_or_else(|| {
-                State::Ready(Report { message: "performed".to_owned(), data, checks: Vec::new() })
-            })),
+            End::Answer(data) => Ok(ANSWER
+                .take()
+                .unwrap_or_else(|| State::Ready(Report { message: "performed".to_owned(), data, checks: Vec::new() }))),
         }
     }
 
