@@ -60,6 +60,10 @@ trigger-project:
 schema:
     scripts/schema.sh
 
+# Writes the table of the hostile suite anew
+hostile-table:
+    scripts/hostile-table.sh
+
 # Licences, sources and advisories of the dependencies
 deny:
     cargo deny --locked check

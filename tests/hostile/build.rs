@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let mut table = String::new();
     for (name, component) in guests(&here, &out)? {
         let file = deflated(&out, &format!("guest-{name}"), &fs::read(&component)?)?;
-        writeln!(table, "pub(crate) static {}: &[u8] = include_bytes!({file:?});", name.to_uppercase())?;
+        writeln!(table, "pub(crate) const {}: &[u8] = include_bytes!({file:?});", name.to_uppercase())?;
     }
     writeln!(table, "pub(crate) static ATTACKS: &[Attack] = &[")?;
     for (group, attacks) in &groups {

@@ -10,6 +10,7 @@ const AREAS: [&str; 21] = [
     "component",
     "config",
     "db",
+    "doctor",
     "hub",
     "http",
     "keys",

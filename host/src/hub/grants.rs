@@ -128,7 +128,7 @@ struct Table {
     columns: BTreeMap<String, String>,
 }
 
-/// `posts` or `schema.posts`, as the manifest has it. Names are compared as they are, never parsed as SQL. The catalogs are out of reach.
+/// `posts` or `schema.posts`, as the manifest has it. Names are compared as they are, never parsed as SQL. The catalogs, and psn's notes on its migrations, are out of reach.
 async fn find_table(owner: &mut PgConnection, name: &str) -> Result<Option<Table>, RolesError> {
     let (schema, table) = name.split_once('.').unwrap_or(("public", name));
     let rows = sqlx::query(
@@ -136,7 +136,7 @@ async fn find_table(owner: &mut PgConnection, name: &str) -> Result<Option<Table
          FROM pg_catalog.pg_class c
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'f')
+         WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'f') AND c.relname <> '_sqlx_migrations'
            AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
     )
     .bind(schema)
@@ -222,15 +222,33 @@ async fn held(owner: &mut PgConnection, role: &str) -> Result<BTreeSet<Right>, R
     Ok(held)
 }
 
+/// The user that a transaction works for (`as-user`), or null. The sub-select makes it one evaluation per statement.
+const CURRENT_USER: &str =
+    "(SELECT nullif(pg_catalog.current_setting('app.current_user_id', true), '')::pg_catalog.uuid)";
+
+/// One table under row-level security, or not.
+#[derive(Default)]
+struct Secured {
+    secured: bool,
+    /// The column that says whose a row is, quoted.
+    user: Option<String>,
+    /// Of this role: name → quoted.
+    policies: BTreeMap<String, String>,
+}
+
 /// Row-level security lets a role see nothing without a policy. For tables where a migration wrote policies for this role those are
-/// the last word; elsewhere the grant is what a person agreed to, and a policy per granted command lets it reach all rows.
+/// the last word; elsewhere the grant is what a person agreed to, and a policy per granted command lets it reach all rows, or those of
+/// one user while it works as that user.
 async fn policies(
     owner: &mut PgConnection,
     role: &str,
     commands: &BTreeMap<String, BTreeSet<&'static str>>,
 ) -> Result<Vec<Change>, RolesError> {
     let rows = sqlx::query(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), p.polname::text, c.relrowsecurity, pg_catalog.quote_ident(p.polname)
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), p.polname::text, c.relrowsecurity, pg_catalog.quote_ident(p.polname),
+                (SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a
+                  WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.atttypid = 'pg_catalog.uuid'::pg_catalog.regtype
+                    AND a.attname = CASE WHEN c.oid = pg_catalog.to_regclass('public.users') THEN 'id' ELSE 'user_id' END)
          FROM pg_catalog.pg_class c
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_catalog.pg_policy p
@@ -241,27 +259,35 @@ async fn policies(
     .fetch_all(owner)
     .await
     .map_err(sql_error("looking at the policies"))?;
-    let generated = |command: &str| format!("{role}_{}", command.to_lowercase());
-    let is_generated = |name: &str| ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|c| generated(c) == name);
-    let mut tables: BTreeMap<String, (bool, BTreeMap<String, String>)> = BTreeMap::new();
+    let first = |command: &str| format!("{role}_{}", command.to_lowercase());
+    // The second form: the first knew no user.
+    let generated = |command: &str| format!("{}_2", first(command));
+    let is_generated =
+        |name: &str| ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|c| generated(c) == name || first(c) == name);
+    let mut tables: BTreeMap<String, Secured> = BTreeMap::new();
     for row in rows {
         let err = || sql_error("looking at the policies");
         let table = tables.entry(row.try_get(0).map_err(err())?).or_default();
-        table.0 = row.try_get(2).map_err(err())?;
+        table.secured = row.try_get(2).map_err(err())?;
+        table.user = row.try_get(4).map_err(err())?;
         if let Some(policy) = row.try_get::<Option<String>, _>(1).map_err(err())? {
-            table.1.insert(policy, row.try_get(3).map_err(err())?);
+            table.policies.insert(policy, row.try_get(3).map_err(err())?);
         }
     }
     let none = BTreeSet::new();
     let mut changes = Vec::new();
-    for (table, (secured, present)) in tables {
+    for (table, Secured { secured, user, policies: present }) in tables {
         let by_hand = present.keys().any(|p| !is_generated(p));
         let needed = commands.get(&table).filter(|_| secured && !by_hand).unwrap_or(&none);
         for command in needed.iter().filter(|c| !present.contains_key(&generated(c))) {
+            let rows = user.as_ref().map_or_else(
+                || "true".to_owned(),
+                |column| format!("{CURRENT_USER} IS NULL OR {column} = {CURRENT_USER}"),
+            );
             let clause = match *command {
-                "INSERT" => "WITH CHECK (true)",
-                "UPDATE" => "USING (true) WITH CHECK (true)",
-                _ => "USING (true)",
+                "INSERT" => format!("WITH CHECK ({rows})"),
+                "UPDATE" => format!("USING ({rows}) WITH CHECK ({rows})"),
+                _ => format!("USING ({rows})"),
             };
             let sql = format!("CREATE POLICY {} ON {table} FOR {command} TO {role} {clause}", generated(command));
             changes

@@ -19,7 +19,7 @@ pub mod verify;
 
 pub use catalog::catalog_checks;
 pub use connection::{ConnectError, Purpose, TlsRoots, connect};
-pub use env_files::{EnvFiles, EnvFilesError};
+pub use env_files::{EnvFiles, EnvFilesError, PERSON_KEYS};
 pub use migrate::{
     MigrateError, MigrateReport, MigrationFacts, Version, all_versions, drop_roles, inspect_catalog, inspect_migrations,
     migrate,

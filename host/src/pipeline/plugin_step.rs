@@ -7,11 +7,14 @@ use super::ledger::{StepRecord, report_fingerprint};
 use super::outcome::Ended;
 use super::session::Session;
 use super::setup::Place;
-use crate::capabilities::Usage;
+use crate::capabilities::{Usage, secrets};
 use crate::error::CodedError;
 use crate::events::{Check, CheckStatus, Event, Level, Need, NextCommand, StepEvent, StepStatus};
+use crate::hub::PERSON_KEYS;
+use crate::plugins::manifest::{Manifest, covers, is_reserved};
 use crate::plugins::registry::Installed;
-use crate::runtime::{CallOutcome, Failure, Loaded, Report, StepState};
+use crate::runtime::{CallError, CallOutcome, Failure, Loaded, Report, StepState};
+use crate::secret::is_secret_name;
 
 /// How often `apply` and `verify` are called again when they ask for it.
 const MAX_ATTEMPTS: u32 = 3;
@@ -191,6 +194,12 @@ impl<'a> Step<'a> {
     }
 
     fn needs(self, needs: Vec<crate::runtime::Need>, usage: Usage) -> Ended {
+        // What is told becomes commands, ready to be typed.
+        if let Some(need) = needs.iter().find(|n| !may_need(&self.installed.manifest, n)) {
+            let why = format!("it needs `{}`, which its manifest does not speak of", need.name.escape_debug());
+            let error = CallError::Output(why).into_coded(self.name());
+            return self.failed(error, usage);
+        }
         let names: Vec<&str> = needs.iter().map(|n| n.name.as_str()).collect();
         let message = format!("{} needs {}", self.place.slot(), names.join(", "));
         let needs = needs.iter().map(need_event).collect();
@@ -254,6 +263,21 @@ fn first_failure(checks: &[Check]) -> Option<CodedError> {
     Some(CodedError::new(format!("{step}.check-failed"), message, fix))
 }
 
+/// Whether a person may be asked for this: only for secrets and settings that the plugin was granted, and with choices that are plain
+/// words, because a shell will read them.
+fn may_need(manifest: &Manifest, need: &crate::runtime::Need) -> bool {
+    let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/@+".contains(&b));
+    let choices = need.choices.iter().all(|c| c.split_whitespace().next().is_none_or(plain));
+    let name = need.name.as_str();
+    choices
+        && if need.secret {
+            let psns_own = is_reserved(name) && !PERSON_KEYS.contains(&name);
+            is_secret_name(name) && !psns_own && secrets::may_ask(manifest, name)
+        } else {
+            plain(name) && covers(&manifest.settings.names, name)
+        }
+}
+
 /// What only a person can supply, with the command that supplies it.
 pub(super) fn need_event(need: &crate::runtime::Need) -> Need {
     let next = if need.secret {
@@ -308,4 +332,36 @@ pub(super) fn not_writable(e: &std::io::Error) -> CodedError {
         format!("psn could not record what it did in .psn/: {e}"),
         ["make the folder writable: chmod -R u+rwX .psn", "free disk space: df -h ."],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capabilities::testing::manifest;
+
+    #[test]
+    fn only_what_was_granted_becomes_a_command() {
+        let manifest = manifest(
+            "[secrets]\nnames = [\"A_KEY\", \"HUB_ENCRYPTION_KEY\", \"NEON_API_KEY\"]\n[settings]\nnames = [\"a.b\"]\n",
+        );
+        let need = |name: &str, secret, choice: &str| crate::runtime::Need {
+            name: name.into(),
+            secret,
+            origin: "o".into(),
+            choices: vec![choice.into()],
+        };
+        for (name, secret, choice, may) in [
+            ("A_KEY", true, "", true),
+            ("NEON_API_KEY", true, "", true),
+            ("a.b", false, "org-1 (My organisation)", true),
+            ("OTHER", true, "", false),
+            ("A_KEY --stdin; touch x #", true, "", false),
+            ("HUB_ENCRYPTION_KEY", true, "", false),
+            ("steps.keys", false, "evil", false),
+            ("a.b", false, "$(touch x)", false),
+            ("a.b", false, "x;y z", false),
+        ] {
+            assert_eq!(may_need(&manifest, &need(name, secret, choice)), may, "{name} {choice}");
+        }
+    }
 }

@@ -25,8 +25,24 @@ pub fn default_deadline(world: World) -> Duration {
     })
 }
 
-/// What psn itself says about a hub in its env files: no plugin may have anything kept under these names.
-const RESERVED: [&str; 4] = ["PSN_HUB", "PSN_HUB_ID", "HUB_ENCRYPTION_KEY", "TRIGGER_API_URL"];
+/// What psn itself says about a hub in its env files, and what a person brings: no plugin may have anything kept under these names.
+const RESERVED: [&str; 7] = [
+    "PSN_HUB",
+    "PSN_HUB_ID",
+    "HUB_ENCRYPTION_KEY",
+    "TRIGGER_API_URL",
+    "NEON_API_KEY",
+    "TRIGGER_ACCESS_TOKEN",
+    "DATABASE_URL_APP",
+];
+
+/// Connection strings of plugins' own roles. One that a plugin could choose would lead its statements to a server of its choice.
+const RESERVED_PREFIX: &str = "DATABASE_URL_PLUGIN_";
+
+/// Whether only psn itself keeps a secret under this name.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX)
+}
 
 /// The longest plugin name, in bytes: `psn_plugin_` and the name must fit a Postgres role name (63 bytes).
 pub const MAX_NAME: usize = 40;
@@ -365,7 +381,7 @@ impl Manifest {
         let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
         let printed = self.tool.iter().flat_map(|t| &t.capture).flat_map(ToolCapture::names);
         for name in captured.chain(printed).chain(&self.secrets.generate) {
-            if RESERVED.contains(&name.as_str()) {
+            if is_reserved(name) {
                 return invalid("capture", format!("{name} is psn's own; choose another name"));
             }
         }
@@ -506,6 +522,7 @@ deadline = "60s"
                 "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], text = \"PSN_HUB\" }]\n",
                 "PSN_HUB",
             ),
+            ("[secrets]\ngenerate = [\"DATABASE_URL_PLUGIN_X\"]\n", "DATABASE_URL_PLUGIN_X"),
             ("[surprise]\n", "surprise"),
         ] {
             let e = Manifest::parse(format!("{SMALL}{tail}").as_bytes()).unwrap_err();

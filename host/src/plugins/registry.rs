@@ -22,6 +22,36 @@ use crate::error::{CodedError, coded_by_value};
 /// Where a project keeps the components that were added to it, each under its own digest.
 const BLOBS: &str = ".psn/plugins";
 
+/// Names under which psn itself speaks: of commands, of steps, and of the areas that its error codes begin with. The events of a plugin
+/// of such a name could be taken for psn's own.
+const OWN_NAMES: [&str; 25] = [
+    "component",
+    "config",
+    "db",
+    "doctor",
+    "events",
+    "hooks",
+    "host",
+    "http",
+    "hub",
+    "keys",
+    "local",
+    "migrate",
+    "neon",
+    "plan",
+    "plugin",
+    "psn",
+    "run",
+    "runtime",
+    "secrets",
+    "setup",
+    "state",
+    "tool",
+    "trigger",
+    "usage",
+    "vault",
+];
+
 /// A plugin that is built into psn, with what it was locked to when psn was built.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstParty {
@@ -148,7 +178,7 @@ pub enum AddError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", .path.display())]
     Component { path: PathBuf, source: ComponentError },
-    #[error("{0} is the name of one of psn's own plugins")]
+    #[error("{0} is a name of psn's own")]
     NameTaken(String),
     #[error("{} cannot be written: {source}", .path.display())]
     Write { path: PathBuf, source: std::io::Error },
@@ -371,7 +401,7 @@ impl Registry {
         let bytes = read_bounded(file).map_err(|source| AddError::Read { path: file.to_owned(), source })?;
         let found = describe(&bytes).map_err(|source| AddError::Component { path: file.to_owned(), source })?;
         let name = found.manifest.plugin.name.clone();
-        if self.built_in(&name).is_some() {
+        if self.built_in(&name).is_some() || OWN_NAMES.contains(&name.as_str()) {
             return Err(AddError::NameTaken(name));
         }
         let policy = self.policy.as_ref().map_err(|e| AddError::Policy(Arc::clone(e)))?;

@@ -24,12 +24,13 @@ const STATE: &[&str] = &[
     "select string_agg(t::text, '|' order by id) from public.oauth_tokens t",
     "select string_agg(k::text, '|' order by id) from public.api_keys k",
     "select string_agg(r::text, '|' order by id) from public.task_runs r",
-    "select string_agg(rolname || rolsuper || rolinherit || rolcreaterole || rolcreatedb || rolcanlogin || rolreplication || rolbypassrls || rolconnlimit || coalesce(rolvaliduntil::text, '') || coalesce(rolconfig::text, ''), '|' order by rolname) from pg_catalog.pg_roles",
-    "select string_agg(m.roleid::regrole::text || m.member::regrole::text, '|' order by 1) from pg_catalog.pg_auth_members m group by ()",
-    "select string_agg(n.nspname || '.' || c.relname || c.relkind || coalesce(c.relacl::text, '') || c.relrowsecurity || c.relforcerowsecurity, '|' order by n.nspname, c.relname) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname not like 'pg\\_toast%' and n.nspname <> 'pg_catalog'",
-    "select string_agg(n.nspname || coalesce(n.nspacl::text, ''), '|' order by n.nspname) from pg_catalog.pg_namespace n where n.nspname not like 'pg\\_temp%' and n.nspname not like 'pg\\_toast%'",
-    "select string_agg(p.oid::regprocedure::text || coalesce(p.proacl::text, ''), '|' order by p.oid) from pg_catalog.pg_proc p",
-    "select string_agg(attrelid::regclass::text || attname || attacl::text, '|' order by attrelid, attnum) from pg_catalog.pg_attribute where attacl is not null",
+    "select string_agg(concat_ws(',', rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit, rolvaliduntil, rolconfig), '|' order by rolname) from pg_catalog.pg_roles",
+    "select string_agg(concat_ws(',', m.roleid, m.member), '|' order by m.roleid, m.member) from pg_catalog.pg_auth_members m",
+    "select string_agg(concat_ws(',', n.nspname, c.relname, c.relkind, c.relacl, c.relrowsecurity, c.relforcerowsecurity), '|' order by n.nspname, c.relname) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname not like 'pg\\_toast%' and n.nspname <> 'pg_catalog'",
+    "select string_agg(concat_ws(',', n.nspname, n.nspacl), '|' order by n.nspname) from pg_catalog.pg_namespace n where n.nspname not like 'pg\\_temp%' and n.nspname not like 'pg\\_toast%'",
+    "select string_agg(concat_ws(',', p.oid::regprocedure, p.proacl), '|' order by p.oid) from pg_catalog.pg_proc p where p.pronamespace <> 'pg_catalog'::regnamespace",
+    "select string_agg(concat_ws(',', o.oprname, o.oprnamespace), '|' order by o.oid) from pg_catalog.pg_operator o where o.oprnamespace <> 'pg_catalog'::regnamespace",
+    "select string_agg(concat_ws(',', attrelid::regclass, attname, attacl), '|' order by attrelid, attnum) from pg_catalog.pg_attribute where attacl is not null",
     "select string_agg(p::text, '|' order by p.tablename, p.policyname) from pg_catalog.pg_policies p",
     "select string_agg(s::text, '|' order by s.setdatabase, s.setrole) from pg_catalog.pg_db_role_setting s",
     "select count(*)::text from pg_catalog.pg_largeobject_metadata",
@@ -61,7 +62,7 @@ impl Database {
     pub(crate) async fn state(&mut self) -> Result<Vec<String>, SuiteError> {
         let mut state = Vec::with_capacity(STATE.len());
         for sql in STATE {
-            let text: Option<String> = sqlx::query_scalar(*sql).fetch_optional(&mut self.owner).await?.flatten();
+            let text: Option<String> = sqlx::query_scalar::<_, Option<String>>(*sql).fetch_optional(&mut self.owner).await?.flatten();
             state.push(text.unwrap_or_default());
         }
         Ok(state)

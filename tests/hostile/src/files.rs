@@ -12,6 +12,7 @@ pub(crate) struct Files(BTreeMap<PathBuf, String>);
 fn is_psns_own(path: &Path, plugin: &str) -> bool {
     let text = path.to_string_lossy();
     text.starts_with("home/")
+        || text.starts_with("components/")
         || text.ends_with("/run.lock")
         || text.ends_with("/env.lock")
         || (text.starts_with("project/.psn/state/") && text.ends_with(&format!("/{plugin}.json")))

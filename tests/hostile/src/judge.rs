@@ -40,7 +40,13 @@ pub(crate) struct Seen<'a> {
 
 pub(crate) fn judge(attack: &Attack, plugin: &str, seen: &Seen<'_>, effects: &mut Effects) -> Vec<Value> {
     let expected = &attack.expected;
-    let events = output(plugin, seen.ran, seen.canaries, effects);
+    let events = output(seen.ran, seen.canaries, effects);
+    if !seen.ran.killed
+        && !effects.contains_key("stream")
+        && let Some(forged) = stream::forged(&events, plugin, seen.ran.code)
+    {
+        note(effects, "stream", forged.chars().take(300).collect());
+    }
     outcome(expected, seen.ran, &events, effects);
     if seen.ran.killed || (expected.deadline && seen.ran.at_work.as_millis() > u128::from(expected.within_ms)) {
         note(effects, "time", format!("it went on for {:.1} s", seen.ran.at_work.as_secs_f32()));
@@ -60,7 +66,7 @@ pub(crate) fn judge(attack: &Attack, plugin: &str, seen: &Seen<'_>, effects: &mu
 }
 
 /// What holds for whatever psn writes, whichever command it was.
-pub(crate) fn output(plugin: &str, ran: &Ran, canaries: &[Canary], effects: &mut Effects) -> Vec<Value> {
+pub(crate) fn output(ran: &Ran, canaries: &[Canary], effects: &mut Effects) -> Vec<Value> {
     let events = match stream::events(&ran.stdout) {
         Ok(events) => events,
         Err(wrong) => {
@@ -68,11 +74,6 @@ pub(crate) fn output(plugin: &str, ran: &Ran, canaries: &[Canary], effects: &mut
             return Vec::new();
         }
     };
-    if !ran.killed
-        && let Some(forged) = stream::forged(&events, plugin, ran.code)
-    {
-        note(effects, "stream", forged.chars().take(300).collect());
-    }
     let stderr = String::from_utf8_lossy(&ran.stderr);
     if let Some(c) = stderr.chars().find(|c| *c != '\n' && stream::steers(*c)) {
         note(effects, "stream", format!("the character {} on standard error", c.escape_unicode()));

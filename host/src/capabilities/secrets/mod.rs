@@ -18,3 +18,8 @@ impl SecretsCap {
         Self { policy: policy::Policy::new(manifest), secrets }
     }
 }
+
+/// Whether a plugin may ask about a name.
+pub fn may_ask(manifest: &Manifest, name: &str) -> bool {
+    policy::Policy::new(manifest).may_ask(name).is_ok()
+}

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use crate::capabilities::clean::quoted;
-use crate::plugins::manifest::{Manifest, covers};
+use crate::plugins::manifest::{Manifest, covers, is_reserved};
 use crate::secret::is_secret_name;
 
 /// How many bytes a made secret has: below, it could be guessed; above, nothing gets safer.
@@ -58,6 +58,10 @@ impl Policy {
                 name.escape_debug()
             ));
         }
+        // A prefix may cover more than its author meant to be granted.
+        if is_reserved(name) {
+            return Err(format!("{name} is psn's own; choose another name"));
+        }
         if !is_secret_name(name) {
             return Err(format!("{} is not a secret's name: use capital letters, digits and _", quoted(name)));
         }
@@ -110,12 +114,15 @@ env = ["TRIGGER_ACCESS_TOKEN"]
 
     #[test]
     fn only_named_secrets_of_a_sensible_size_are_made() {
-        let policy = Policy::new(&manifest("[secrets]\nnames = [\"ASKED\"]\ngenerate = [\"MADE\", \"MANY_*\"]\n"));
+        let policy = Policy::new(&manifest(
+            "[secrets]\nnames = [\"ASKED\"]\ngenerate = [\"MADE\", \"MANY_*\", \"TRIGGER_*\"]\n",
+        ));
         assert_eq!(policy.may_generate("MADE", 32), Ok(()));
         assert_eq!(policy.may_generate("MANY_1", 16), Ok(()));
         for (name, bytes, says) in [
             ("ASKED", 32, "generate = [\"ASKED\"]"),
             ("MANY_x y", 32, "capital letters"),
+            ("TRIGGER_API_URL", 32, "psn's own"),
             ("MADE", 8, "16 to 1024"),
             ("MADE", 100_000, "16 to 1024"),
         ] {

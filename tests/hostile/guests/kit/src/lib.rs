@@ -82,6 +82,11 @@ pub fn script() -> Vec<Line> {
 
 /// Runs a script to its end.
 pub fn perform(operations: Operations) -> Machine {
+    // As the SDK does: a panic's words would be lost with the component.
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        host::events::log(host::events::Level::Error, message, &[(message.to_owned(), message.to_owned())]);
+    }));
     let mut machine = Machine { operations, last: String::new(), told: Vec::new(), end: None };
     for line in script() {
         let told = machine.one(&line);
@@ -177,10 +182,13 @@ impl Machine {
         }
     }
 
-    /// `@last` stands for what was answered last, `@fill:x:1000` for a thousand x.
+    /// `@last` stands for what was answered last, `@nest` for 10,000 lists in each other, `@fill:x:1000` for a thousand x.
     fn expand(&self, word: &str) -> String {
         if let Some((unit, times)) = word.strip_prefix("@fill:").and_then(|w| w.rsplit_once(':')) {
             return unit.repeat(times.parse().unwrap_or(0));
+        }
+        if word.contains("@nest") {
+            return word.replace("@nest", &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)));
         }
         word.replace("@last", &self.last)
     }
