@@ -15,9 +15,9 @@ use psn::capabilities::vault::Vault;
 use psn::capabilities::{Call, Deadline, Meter};
 use psn::events::{EventSink, Recorder};
 use psn::hub::TlsRoots;
-use psn::plugins::{Installed, LockEntry, Source, describe};
+use psn::plugins::{Installed, LockEntry, OperatorPolicy, Source, describe};
 use psn::redact::Redactor;
-use psn::runtime::{Capabilities, Loaded, Runtime, RuntimeOptions};
+use psn::runtime::{Capabilities, Compiler, Loaded, Runtime, RuntimeOptions};
 use wasmtime::component::{Component, Linker, Val};
 use wasmtime::{Config, Engine, Store};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -141,14 +141,16 @@ pub(crate) async fn bench() {
         world: found.manifest.plugin.world.clone(),
         sha256: found.sha256.clone(),
         capabilities: found.manifest.capabilities_hash(),
+        effective: None,
+        grants: Vec::new(),
         granted_by: "a benchmark".into(),
         granted_at: None,
         source: Source::Path("bench.wasm".into()),
     };
     let bare = Bare::new(&bytes);
-    let runtime = Runtime::new(RuntimeOptions::default()).expect("a runtime");
-    let loaded =
-        runtime.load(&Installed::verified(bytes, lock).expect("it is what it says")).await.expect("it compiles");
+    let runtime = Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() }).expect("a runtime");
+    let installed = Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says");
+    let loaded = runtime.load(&installed).await.expect("it compiles");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..21 {
         theirs.push(bare.run().await);

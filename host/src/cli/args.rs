@@ -211,14 +211,23 @@ pub(super) enum Hub {
 pub(super) enum Plugin {
     /// Lists the plugins of this project
     List,
-    /// Says what a component asks for, and whether it could be added; changes nothing
+    /// Says what a component asks for, what config/policy.toml takes away, and whether it could be added; changes nothing
     Check { file: PathBuf },
-    /// Adds a component, once a person has agreed to what it asks for
+    /// Adds a component, once a person has agreed to what it asks for: on a terminal by typing a number, else with --grant
     Add {
         file: PathBuf,
         /// The hash that the needs_consent event shows: says that a person agreed to exactly this
         #[arg(long, value_name = "HASH")]
         grant: Option<String>,
+        /// Grants nothing: consent is to something, which --grant names
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Says in what a plugin, or a component's file, is not what was granted; exits 4 if it is not
+    Diff {
+        /// A plugin's name, or a file
+        #[arg(value_name = "NAME|FILE")]
+        plugin: String,
     },
     /// Removes a component and what it was granted
     Remove { name: String },

@@ -1,6 +1,7 @@
 //! Commands: they turn results into events and exit codes. Nothing else in psn writes to standard output.
 mod args;
 mod config;
+mod consent_prompt;
 mod doctor;
 mod exit;
 mod keys;
@@ -46,6 +47,8 @@ enum Done {
     Ok,
     /// It answered, and the answer is that something is wrong.
     Failed,
+    /// It answered, and someone has to agree to something before it goes on.
+    NeedsPerson,
     /// It wrote to standard output in another form, by its own definition (`--help`, a schema).
     Silent,
 }
@@ -118,6 +121,7 @@ async fn command(args: Args) -> Exit {
         }
         Ok(Done::Ok | Done::Silent) => Exit::Done,
         Ok(Done::Failed) => Exit::Failed,
+        Ok(Done::NeedsPerson) => Exit::NeedsPerson,
         Err(error) => {
             let exit = Exit::of_error(&error);
             context.events.emit(&Event::Error { error });

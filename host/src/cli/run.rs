@@ -4,7 +4,9 @@ use std::sync::Arc;
 use super::args::Run;
 use super::{Context, Done};
 use crate::error::CodedError;
+use crate::pipeline::consent::needs_consent;
 use crate::pipeline::{self, OpenOptions, Session};
+use crate::plugins::RegistryError;
 use crate::plugins::manifest::World;
 
 /// The whole setup, under the name of a step.
@@ -41,7 +43,14 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<Done, CodedError>
         };
         return Ok(Done::Summary(summary));
     }
-    let installed = session.registry.get(name).map_err(|e| unknown(&session, name, CodedError::from(e)))?;
+    let installed = match session.registry.get(name) {
+        Ok(installed) => installed,
+        Err(RegistryError::Changed { consent, file }) => {
+            let asked = needs_consent(&consent, &file, context.common.project.as_deref());
+            return Ok(super::plugin::consent_needed(context, asked));
+        }
+        Err(e) => return Err(unknown(&session, name, CodedError::from(e))),
+    };
     let summary = match installed.manifest.world() {
         World::Step => pipeline::run_single(&mut session, name).await?,
         World::Task => pipeline::run_task(&mut session, name, payload).await?,

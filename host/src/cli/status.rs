@@ -53,7 +53,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
         }
         HubKind::Cloud => Value::Null,
     };
-    let registry = Registry::open(project.path(), FIRST_PARTY)?;
+    let registry = Registry::open(project.path(), FIRST_PARTY);
     let keys: Map<String, Value> = secrets
         .iter()
         .filter(|(name, _)| !is_public(name))

@@ -32,7 +32,11 @@ fn lines(event: &Event) -> Vec<Line> {
         Event::Result { command, data } if command.starts_with(super::task::COMMAND) => {
             super::task::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
         }
-        Event::Version { .. } | Event::Result { .. } => Vec::new(),
+        Event::Version { .. } => Vec::new(),
+        // What a result has for people; the rest is for programs.
+        Event::Result { data, .. } => {
+            texts(data, "lines").map(|text| line(DIM, if text.starts_with(' ') { "  " } else { "" }, text)).collect()
+        }
         Event::Progress { source, message, .. } if source == "setup" => vec![line(DIM, message, String::new())],
         Event::Progress { source, message, .. } => vec![line(DIM, "      ", format!("{source}: {message}"))],
         Event::Log { level: Level::Debug, .. } => Vec::new(),
@@ -67,6 +71,18 @@ fn lines(event: &Event) -> Vec<Line> {
                 StepStatus::Planned => (YELLOW, "  ~ "),
             };
             let mut lines = vec![line(color, mark, format!("{}: {}", step.step, step.message))];
+            if let (StepStatus::NeedsConsent, Some(data)) = (step.status, &step.data) {
+                lines = vec![line(color, mark, format!("{} needs a person's consent", step.step))];
+                for (key, title) in [
+                    ("difference", "changed since it was granted:"),
+                    ("asks", "it asks to"),
+                    ("withheld", "not allowed by config/policy.toml:"),
+                ] {
+                    let items: Vec<String> = texts(data, key).collect();
+                    lines.extend((!items.is_empty()).then(|| line(DIM, "      ", title.to_owned())));
+                    lines.extend(items.into_iter().map(|item| line(DIM, "      | ", item)));
+                }
+            }
             lines.extend(step.changes.iter().map(|c| line(DIM, "      ", c.clone())));
             for need in &step.needs {
                 lines.push(line(YELLOW, "      ", format!("{}: {}", need.name, need.origin)));
@@ -91,6 +107,11 @@ fn lines(event: &Event) -> Vec<Line> {
             vec![line(color, mark, text)]
         }
     }
+}
+
+/// A list of texts in an event's data.
+fn texts<'a>(data: &'a serde_json::Value, key: &str) -> impl Iterator<Item = String> + use<'a> {
+    data.get(key).and_then(|v| v.as_array()).into_iter().flatten().filter_map(|v| v.as_str()).map(str::to_owned)
 }
 
 /// A component's words must not move the cursor or look like psn's own lines.

@@ -1,14 +1,27 @@
 //! Components by digest, for runs in the local hub: what pushing an image to a registry is in Trigger.dev's cloud.
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::atomic;
 use crate::plugins::lock::LockEntry;
 use crate::plugins::registry::Installed;
+use crate::plugins::{OperatorPolicy, PolicyError};
 
-/// `<PSN_HOME>/components`: `<sha256>.wasm`, and beside it `<sha256>.json` with what was granted.
+/// `<PSN_HOME>/components`: `<sha256>.wasm`, and beside it `<sha256>.json` with what was granted; where a hub's policy takes something
+/// away, `<sha256>-<hash of what is left>.json`, since another hub may have another policy.
 pub(super) struct ComponentStore(PathBuf);
+
+/// What was granted, and the policy under which.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Granted {
+    lock: LockEntry,
+    /// The operator's, as text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    policy: String,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
@@ -22,6 +35,8 @@ pub(super) enum StoreError {
     Io(#[from] std::io::Error),
     #[error("component store: {0}")]
     Grant(#[from] serde_json::Error),
+    #[error("component store: {0}")]
+    Policy(#[from] PolicyError),
 }
 
 impl ComponentStore {
@@ -30,47 +45,82 @@ impl ComponentStore {
     }
 
     /// Idempotent.
-    pub(super) fn put(&self, installed: &Installed) -> Result<(), StoreError> {
+    pub(super) fn put(&self, installed: &Installed, policy: &OperatorPolicy) -> Result<(), StoreError> {
         std::fs::create_dir_all(&self.0)?;
         atomic::sweep(&self.0)?;
-        let grant = self.0.join(format!("{}.json", installed.sha256));
+        let reference = Reference::of(installed);
+        let grant = self.0.join(reference.grant_file());
         // The component first: a grant without it is an answer of `Missing`, not a run of something else.
         let component = self.0.join(format!("{}.wasm", installed.sha256));
         if !component.is_file() {
             atomic::write(&component, &installed.component, 0o600)?;
         }
-        atomic::write(&grant, &serde_json::to_vec_pretty(&installed.lock)?, 0o600)?;
+        // One that takes nothing away is not kept: whatever else it says, it does not matter here.
+        let policy = if reference.effective.is_some() { policy.text().to_owned() } else { String::new() };
+        let granted = Granted { lock: installed.lock.clone(), policy };
+        atomic::write(&grant, &serde_json::to_vec_pretty(&granted)?, 0o600)?;
         Ok(())
     }
 
-    /// The component's bytes, verified, and what it was granted.
-    pub(super) fn get(&self, sha256: &str) -> Result<(Vec<u8>, LockEntry), StoreError> {
-        let read = |suffix: &str| match std::fs::read(self.0.join(format!("{sha256}.{suffix}"))) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(StoreError::Missing(sha256.to_owned())),
+    /// The component's bytes, verified, what it was granted, and the policy that narrows it.
+    pub(super) fn get(&self, reference: &Reference) -> Result<(Vec<u8>, LockEntry, OperatorPolicy), StoreError> {
+        let sha256 = &reference.sha256;
+        let read = |file: String| match std::fs::read(self.0.join(file)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(StoreError::Missing(sha256.clone())),
             other => Ok(other?),
         };
-        let bytes = read("wasm")?;
-        if hex::encode(Sha256::digest(&bytes)) != sha256 {
-            return Err(StoreError::Damaged(sha256.to_owned()));
+        let bytes = read(format!("{sha256}.wasm"))?;
+        if hex::encode(Sha256::digest(&bytes)) != *sha256 {
+            return Err(StoreError::Damaged(sha256.clone()));
         }
-        Ok((bytes, serde_json::from_slice(&read("json")?)?))
+        let granted: Granted = serde_json::from_slice(&read(reference.grant_file())?)?;
+        Ok((bytes, granted.lock, OperatorPolicy::parse(&granted.policy)?))
     }
 }
 
-/// Where a deployment says a task's component is.
-pub(super) fn reference(name: &str, sha256: &str) -> String {
-    format!("components/{name}@sha256-{sha256}.wasm")
+/// Which component a deployment means, and which grant of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reference {
+    sha256: String,
+    /// Hash of what a policy leaves of its wishes, where it takes something away.
+    effective: Option<String>,
 }
 
-/// The digest in a [`reference`].
-pub(super) fn digest_of(reference: &str) -> Result<&str, StoreError> {
-    reference
-        .strip_prefix("components/")
-        .and_then(|r| r.strip_suffix(".wasm"))
-        .and_then(|r| r.split_once("@sha256-"))
-        .map(|(_, digest)| digest)
-        .filter(|d| d.len() == 64 && d.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
-        .ok_or_else(|| StoreError::BadReference(reference.to_owned()))
+impl Reference {
+    fn of(installed: &Installed) -> Self {
+        let effective = (!installed.manifest.withheld.is_empty()).then(|| installed.manifest.capabilities_hash());
+        Self { sha256: installed.sha256.clone(), effective }
+    }
+
+    /// `components/<name>@sha256-<digest>.wasm`, or `components/<name>@sha256-<digest>-<effective>.wasm`
+    pub(super) fn parse(reference: &str) -> Result<Self, StoreError> {
+        let hashes = reference
+            .strip_prefix("components/")
+            .and_then(|r| r.strip_suffix(".wasm"))
+            .and_then(|r| r.split_once("@sha256-"))
+            .map(|(_, hashes)| hashes.split_once('-').map_or((hashes, None), |(d, e)| (d, Some(e))))
+            .filter(|(digest, effective)| is_digest(digest) && effective.is_none_or(is_digest));
+        let (sha256, effective) = hashes.ok_or_else(|| StoreError::BadReference(reference.to_owned()))?;
+        Ok(Self { sha256: sha256.to_owned(), effective: effective.map(str::to_owned) })
+    }
+
+    fn hashes(&self) -> String {
+        let effective = self.effective.as_ref().map(|e| format!("-{e}")).unwrap_or_default();
+        format!("{}{effective}", self.sha256)
+    }
+
+    fn grant_file(&self) -> String {
+        format!("{}.json", self.hashes())
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Where a deployment says a task's component is.
+pub(super) fn reference(installed: &Installed) -> String {
+    format!("components/{}@sha256-{}.wasm", installed.manifest.plugin.name, Reference::of(installed).hashes())
 }
 
 #[cfg(test)]
@@ -79,15 +129,19 @@ mod tests {
 
     #[test]
     fn a_reference_is_read_strictly() {
-        let digest = "ab".repeat(32);
-        assert_eq!(digest_of(&reference("watchdog", &digest)).unwrap(), digest);
+        let (digest, effective) = ("ab".repeat(32), "cd".repeat(32));
+        let parsed = Reference::parse(&format!("components/watchdog@sha256-{digest}.wasm")).unwrap();
+        assert_eq!(parsed, Reference { sha256: digest.clone(), effective: None });
+        let parsed = Reference::parse(&format!("components/watchdog@sha256-{digest}-{effective}.wasm")).unwrap();
+        assert_eq!(parsed.grant_file(), format!("{digest}-{effective}.json"));
         for bad in [
             "components/x.wasm".to_owned(),
             format!("components/x@sha256-{}.wasm", "../".repeat(21) + "x"),
             format!("components/x@sha256-{}.wasm", "AB".repeat(32)),
             format!("/etc/x@sha256-{digest}.wasm"),
+            format!("components/x@sha256-{digest}-../../x.wasm"),
         ] {
-            assert!(digest_of(&bad).is_err(), "{bad}");
+            assert!(Reference::parse(&bad).is_err(), "{bad}");
         }
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
             let seconds = task.max_duration.as_deref().and_then(parse_duration).map(|d| d.as_secs().max(1));
             json!({
                 "id": manifest.task_id(),
-                "file_path": reference(&manifest.plugin.name, &installed.sha256),
+                "file_path": reference(installed),
                 "cron": task.cron,
                 "timezone": task.timezone.as_deref().unwrap_or("UTC"),
                 "max_duration_s": seconds,

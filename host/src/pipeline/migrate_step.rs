@@ -8,7 +8,7 @@ use super::ledger::{StepRecord, report_fingerprint};
 use super::outcome::Ended;
 use super::plugin_step::not_writable;
 use super::session::Session;
-use super::setup::Place;
+use super::setup::{Place, consent_first};
 use crate::capabilities::{Deadline, Usage};
 use crate::error::CodedError;
 use crate::events::{Check, CheckStatus, Event, StepEvent, StepStatus};
@@ -32,7 +32,10 @@ pub(super) fn changes(pending: &[hub::Version], roles: &[String]) -> Vec<String>
 
 pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, CodedError> {
     let started = Instant::now();
-    let manifests = session.registry.manifests()?;
+    let manifests = match consent_first(session, place, session.registry.manifests())? {
+        Ok(manifests) => manifests,
+        Err(ended) => return Ok(ended),
+    };
     let environment = session.environment.clone();
     let emit = |status, message: String, with: &mut dyn FnMut(&mut StepEvent)| {
         let mut event = place.event(status, message);

@@ -1,5 +1,6 @@
 //! Steps in order: inspect → apply → verify; resume; plan, drift, teardown; the run lock.
 mod component_store;
+pub mod consent;
 mod drift;
 pub mod environment;
 mod facts;

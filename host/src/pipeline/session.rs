@@ -15,9 +15,10 @@ use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{EventSink, Level};
 use crate::hub::{self, EnvFiles, HubKind, ProjectDir, ProjectError, Settings, TlsRoots};
+use crate::plugins::OperatorPolicy;
 use crate::plugins::registry::Registry;
 use crate::redact::Redactor;
-use crate::runtime::{Runtime, RuntimeOptions};
+use crate::runtime::{CompileBounds, Compiler, Runtime, RuntimeOptions};
 use crate::secret::{Secret, SecretBackend, SecretError, Secrets};
 
 /// What the command line says of the hub.
@@ -43,6 +44,8 @@ pub struct Session {
     pub registry: Arc<Registry>,
     pub ledger: Ledger,
     pub local: Option<Endpoints>,
+    /// The folder as the command line named it: a command that is suggested names it again.
+    pub named: Option<PathBuf>,
     /// None where only is looked at a folder that no psn has been in.
     _lock: Option<RunLock>,
 }
@@ -116,9 +119,10 @@ impl Session {
             // What a killed run was writing. The lock says that no other is at it.
             atomic::sweep(&project.state_dir(&hub_id)).map_err(|e| not_writable(&e))?;
         }
-        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY)?);
+        let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY));
         let runtime = Runtime::new(RuntimeOptions {
             cache_dir: Some(home::psn_home().join("cache")),
+            compiler: Compiler::this_program(compile_bounds(&registry)),
             ..RuntimeOptions::default()
         })?;
         let facts = SessionFacts {
@@ -147,8 +151,18 @@ impl Session {
         };
         http_timeout(&environment.settings)?;
         let ledger = Ledger::open(&project, &environment.hub_id);
-        Ok(Session { project, kind, environment, registry, ledger, local, _lock: lock })
+        Ok(Session { project, kind, environment, registry, ledger, local, named: options.project, _lock: lock })
     }
+}
+
+/// psn's own, where the operator's policy says nothing else. One that cannot be read stops the plugins themselves.
+fn compile_bounds(registry: &Registry) -> CompileBounds {
+    let own = CompileBounds::default();
+    let (wall, memory) = registry.policy().map(OperatorPolicy::compile_bounds).unwrap_or_default();
+    let wall = wall.unwrap_or(own.wall);
+    // All threads together may be busy for the whole of a longer time too.
+    let cpu = if wall > own.wall { own.cpu.max(wall * 2) } else { own.cpu };
+    CompileBounds { wall, cpu, memory: memory.unwrap_or(own.memory) }
 }
 
 /// The project's folder: named, else the nearest upwards, else, where that is allowed, made here.

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use super::component_store::ComponentStore;
+use super::consent::needs_consent;
 use super::outcome::{Ended, Tally};
 use super::session::Session;
 use super::{home, migrate_step, plugin_step};
@@ -9,7 +10,7 @@ use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
 use crate::hub::HubKind;
 use crate::plugins::manifest::World;
-use crate::plugins::registry::Installed;
+use crate::plugins::{Installed, RegistryError};
 
 /// One place in setup.
 #[derive(Debug)]
@@ -123,35 +124,71 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
     if place.slot() == MIGRATE {
         return migrate_step::run(session, place).await;
     }
-    let installed = plugin_of(session, place.slot())?;
+    let installed = match consent_first(session, place, named_plugin(session, place.slot()))? {
+        Ok(installed) => installed,
+        Err(ended) => return Ok(ended),
+    };
+    check_step(&installed, place.slot())?;
     // Only a step that deploys needs the tasks: a plugin that is damaged must not stop the others.
     let deploys = installed.manifest.hub.facts.iter().any(|topic| topic == "tasks");
     if session.kind == HubKind::Local && deploys {
-        publish_tasks(session).await?;
+        let tasks = match consent_first(session, place, session.registry.tasks())? {
+            Ok(tasks) => tasks,
+            Err(ended) => return Ok(ended),
+        };
+        publish_tasks(session, tasks).await?;
     }
     plugin_step::run(session, &installed, place).await
 }
 
 /// The component that fills a place of setup.
 pub(super) fn plugin_of(session: &Session, slot: &str) -> Result<Arc<Installed>, CodedError> {
-    let plugin = session.environment.settings.get(&format!("steps.{slot}")).map_or(slot, String::as_str);
-    let installed = session.registry.get(plugin)?;
-    if installed.manifest.world() != World::Step {
-        return Err(CodedError::new(
-            "plugin.wrong-world",
-            format!("{plugin} is a task, and {slot} is a step of setup"),
-            [format!("psn run {plugin}"), "psn plugin list".to_owned()],
-        ));
-    }
+    let installed = named_plugin(session, slot)?;
+    check_step(&installed, slot)?;
     Ok(installed)
 }
 
+fn named_plugin(session: &Session, slot: &str) -> Result<Arc<Installed>, RegistryError> {
+    session.registry.get(session.environment.settings.get(&format!("steps.{slot}")).map_or(slot, String::as_str))
+}
+
+fn check_step(installed: &Installed, slot: &str) -> Result<(), CodedError> {
+    if installed.manifest.world() == World::Step {
+        return Ok(());
+    }
+    let plugin = &installed.manifest.plugin.name;
+    Err(CodedError::new(
+        "plugin.wrong-world",
+        format!("{plugin} is a task, and {slot} is a step of setup"),
+        [format!("psn run {plugin}"), "psn plugin list".to_owned()],
+    ))
+}
+
+/// What the registry answered; where a plugin is not what was granted, that is asked instead, and the step has ended.
+pub(super) fn consent_first<T>(
+    session: &Session,
+    place: &Place,
+    answer: Result<T, RegistryError>,
+) -> Result<Result<T, Ended>, CodedError> {
+    match answer {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(RegistryError::Changed { consent, file }) => {
+            let asked = needs_consent(&consent, &file, session.named.as_deref());
+            let mut event = place.event(asked.status, asked.message.clone());
+            (event.data, event.needs) = (asked.data, asked.needs);
+            session.environment.events.emit(&Event::Step(Box::new(event)));
+            Ok(Err(Ended::NeedsConsent))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// What the local hub's engine will run, where it can find it.
-async fn publish_tasks(session: &Session) -> Result<(), CodedError> {
-    let tasks = session.registry.tasks()?;
+async fn publish_tasks(session: &Session, tasks: Vec<Arc<Installed>>) -> Result<(), CodedError> {
+    let policy = session.registry.policy()?.clone();
     let stored = tokio::task::spawn_blocking(move || {
         let store = ComponentStore::new(&home::psn_home());
-        tasks.iter().try_for_each(|task| store.put(task))
+        tasks.iter().try_for_each(|task| store.put(task, &policy))
     });
     let problem = match stored.await {
         Ok(Ok(())) => return Ok(()),

@@ -9,7 +9,7 @@ use psn_local_hub::{RunOutcome, TaskRun, TaskRunner};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::component_store::{ComponentStore, digest_of};
+use super::component_store::{ComponentStore, Reference};
 use super::environment::{Environment, Notes};
 use super::home;
 use crate::capabilities::Deadline;
@@ -18,7 +18,7 @@ use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Sink};
 use crate::hub::TlsRoots;
-use crate::plugins::registry::Installed;
+use crate::plugins::registry::{Installed, Origin};
 use crate::redact::Redactor;
 use crate::runtime::{CallError, Runtime};
 use crate::secret::{MemoryBackend, Secret, Secrets};
@@ -40,13 +40,19 @@ impl ComponentRunner {
 
     async fn execute(&self, run: TaskRun) -> Result<RunOutcome, CodedError> {
         let crashed = |e: &dyn std::fmt::Display| RunOutcome::Crashed { message: e.to_string() };
-        let found = digest_of(&run.file_path).and_then(|digest| self.store.get(digest));
-        let (component, lock) = match found {
+        let found = Reference::parse(&run.file_path).and_then(|reference| self.store.get(&reference));
+        let (component, lock, policy) = match found {
             Ok(found) => found,
             Err(e) => return Ok(crashed(&e)),
         };
-        let installed = match Installed::verified(component, lock) {
-            Ok(installed) => installed,
+        let installed = match Installed::verified(component, lock, &policy) {
+            Ok(mut installed) => {
+                // A file says that it is psn's own; only this psn's build knows.
+                if !super::FIRST_PARTY.iter().any(|own| own.sha256 == installed.sha256) {
+                    installed.origin = Origin::ThirdParty;
+                }
+                installed
+            }
             Err(e) => return Ok(crashed(&CodedError::from(e))),
         };
         let Some(endpoints) = lifecycle::attach(&self.home).await.ok().flatten() else {

@@ -130,7 +130,7 @@ impl LockDifference {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for Differing { field, locked, found } in &self.differing {
-            lines.extend([field.to_owned(), format!("  - {}", visible(locked)), format!("  + {}", visible(found))]);
+            lines.extend([(*field).to_owned(), format!("  - {}", visible(locked)), format!("  + {}", visible(found))]);
         }
         if !(self.removed.is_empty() && self.added.is_empty()) {
             lines.push("rights".to_owned());

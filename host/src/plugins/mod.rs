@@ -9,7 +9,7 @@ mod rights;
 pub mod withheld;
 
 pub use component::{ComponentError, Described, describe};
-pub use consent::{ConsentNeeded, asks};
+pub use consent::{ConsentNeeded, asks, withheld};
 pub use lock::{LOCK_FILE, LockDifference, LockEntry, LockError, LockFile, Source};
 pub use policy::{OperatorPolicy, PolicyError};
 pub use registry::{AddError, Added, Diff, FirstParty, Installed, Origin, Registry, RegistryError};

@@ -285,6 +285,11 @@ impl Registry {
         self.policy.as_ref().map_err(|e| RegistryError::Policy(Arc::clone(e)))
     }
 
+    /// Whether what was added here can be known.
+    pub fn readable(&self) -> Result<(), RegistryError> {
+        self.lock().map(drop).map_err(RegistryError::Lock)
+    }
+
     fn lock(&self) -> Result<&LockFile, Arc<LockError>> {
         self.lock.as_ref().map_err(Arc::clone)
     }

@@ -15,6 +15,7 @@ use super::allowed::{FUNCTIONS, plain};
 use super::columns::{self, Columns, Dotted, Named, Tables};
 use super::fault::Fault;
 use crate::plugins::manifest::DbGrant;
+use crate::plugins::withheld::{POLICY_TOML, Wish, Withheld};
 
 /// Bytes of one statement. The longest of a first-party plugin has 700.
 const MAX_STATEMENT_BYTES: usize = 64 << 10;
@@ -45,11 +46,13 @@ pub(super) struct Policy {
     functions: BTreeSet<String>,
     /// Statement → as it is sent. Of those that pass only: the answer depends on nothing but the text.
     passed: HashMap<String, String>,
+    /// Qualified name, command, and the line of the operator's policy that would allow what it took away.
+    withheld: Vec<(String, &'static str, String)>,
 }
 
 impl Policy {
     pub(super) fn new(grants: &BTreeMap<String, DbGrant>) -> Self {
-        let mut policy = Self { tables: BTreeMap::new(), functions: BTreeSet::new(), passed: HashMap::new() };
+        let mut policy = Self { tables: BTreeMap::new(), functions: BTreeSet::new(), passed: HashMap::new(), withheld: Vec::new() };
         for (name, grant) in grants {
             match name.split_once('(') {
                 Some((function, _)) if grant.execute => {
@@ -69,6 +72,27 @@ impl Policy {
             }
         }
         policy
+    }
+
+    /// What the operator's policy took away: a denial then names its line.
+    pub(super) fn with_withheld(mut self, withheld: &[Withheld]) -> Self {
+        self.withheld.extend(withheld.iter().filter_map(|w| match &w.wish {
+            Wish::Table { table, right, .. } => {
+                let name = table.split_once('(').map_or(table.as_str(), |(function, _)| function.trim());
+                Some((qualified(name), *right, w.line.clone()))
+            }
+            _ => None,
+        }));
+        self
+    }
+
+    /// The refusal of what the manifest asks for and the operator's policy does not allow.
+    fn by_policy(&self, name: &str, command: &str) -> Option<Flow> {
+        let (_, _, line) = self.withheld.iter().find(|(n, c, _)| n == name && *c == command)?;
+        let name = name.strip_prefix("public.").unwrap_or(name);
+        Some(refuse(format!(
+            "{command} on {name} is not allowed by the operator's policy; in {POLICY_TOML}, {line} would allow it"
+        )))
     }
 
     /// The statement as it is to be sent.
@@ -213,6 +237,9 @@ impl Walk<'_> {
         if self.policy.tables.get(&full).is_some_and(allowed) {
             return GO;
         }
+        if let Some(refused) = self.policy.by_policy(&full, command) {
+            return refused;
+        }
         let key = full.strip_prefix("public.").unwrap_or(&full);
         let grant = if command == "delete" { "delete = true".to_owned() } else { format!("{command} = [\"…\"]") };
         refuse(format!("{command} on {key} is not granted. In plugin.toml, under [db]: \"{key}\" = {{ {grant} }}"))
@@ -226,6 +253,9 @@ impl Walk<'_> {
         let full = format!("{}.{function}", schema.as_deref().unwrap_or("public"));
         if is_builtin || self.policy.functions.contains(&full) {
             return GO;
+        }
+        if let Some(refused) = self.policy.by_policy(&full, "execute") {
+            return refused;
         }
         let key = full.strip_prefix("public.").unwrap_or(&full);
         refuse(format!(

@@ -14,6 +14,7 @@ use super::route::Route;
 use super::services::{Capture, PolicyError, Service, ServiceMap};
 use crate::capabilities::clean::quoted;
 use crate::plugins::manifest::Manifest;
+use crate::plugins::withheld::{POLICY_TOML, Wish, Withheld};
 
 /// Bytes of one request body. A deployment's metadata, the largest thing a plugin sends, is some tens of KiB.
 pub(super) const MAX_REQUEST_BODY: usize = 1 << 20;
@@ -66,6 +67,8 @@ pub(super) enum Refused {
     Service { service: String, allow: String },
     #[error("{method} {} is not among the routes of the service `{service}`; the manifest line {allow} would allow it", quoted(.path))]
     Route { service: String, method: Method, path: String, allow: String },
+    #[error("{wish} is not allowed by the operator's policy; in {POLICY_TOML}, {line} would allow it")]
+    Policy { wish: String, line: String },
     #[error("the path {} is refused: {why}", quoted(.path))]
     Path { path: String, why: PathRefused },
     #[error("the path {} is refused: as a URL it means another path than it says", quoted(.0))]
@@ -86,22 +89,43 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Policy {
     services: BTreeMap<String, Arc<Service>>,
+    /// What the operator's policy took away: a denial then names its line.
+    withheld: Vec<Withheld>,
 }
 
 impl Policy {
     pub(super) fn new(manifest: &Manifest, map: &ServiceMap) -> Result<Self, PolicyError> {
         let read = |wanted| Service::read(wanted, map).map(|s| (s.name.clone(), Arc::new(s)));
-        Ok(Self { services: manifest.http.iter().map(read).collect::<Result<_, _>>()? })
+        Ok(Self {
+            services: manifest.http.iter().map(read).collect::<Result<_, _>>()?,
+            withheld: manifest.withheld.clone(),
+        })
+    }
+
+    /// The denial of a call that the manifest asks for and the operator's policy does not allow.
+    fn by_policy(&self, service: &str, method: &Method, path: &GuestPath<'_>) -> Option<Refused> {
+        let withheld = self.withheld.iter().find(|w| match &w.wish {
+            Wish::Service(s) => s == service,
+            Wish::Route { service: s, route } => {
+                s == service && Route::parse(route).is_ok_and(|route| route.matches(method, path))
+            }
+            _ => false,
+        })?;
+        Some(Refused::Policy { wish: withheld.wish.to_string(), line: withheld.line.clone() })
     }
 
     pub(super) fn decide(&self, request: &Request) -> Result<Authorised, Refused> {
         let method = method(request.method);
         let path = GuestPath::parse(&request.path).map_err(|why| Refused::Path { path: request.path.clone(), why })?;
         let Some(service) = self.services.get(&request.service) else {
-            return Err(unknown_service(&request.service, &method, &path));
+            let by_policy = self.by_policy(&request.service, &method, &path);
+            return Err(by_policy.unwrap_or_else(|| unknown_service(&request.service, &method, &path)));
         };
         let route = service.routes.iter().filter(|r| r.matches(&method, &path)).max_by_key(|r| r.specificity());
-        let Some(route) = route else { return Err(unknown_route(service, method, &path)) };
+        let Some(route) = route else {
+            let by_policy = self.by_policy(&request.service, &method, &path);
+            return Err(by_policy.unwrap_or_else(|| unknown_route(service, method, &path)));
+        };
         let url = below(&service.base, &path).ok_or_else(|| Refused::NotCanonical(request.path.clone()))?;
         let bound = service.auth.as_ref().map(|a| &a.header);
         let headers =
@@ -262,6 +286,25 @@ routes = ["GET /", "GET /{a}/{b}"]
             let refused = policy().decide(&request(service, method, path)).unwrap_err().to_string();
             assert!(refused.contains(line), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_denial_by_policy_names_the_policys_line() {
+        let policy = crate::plugins::OperatorPolicy::parse(
+            "[plugin.\"*\".deny-routes]\nneon = [\"DELETE /**\"]\n[plugin.\"*\"]\nservices = [\"neon\"]\n",
+        )
+        .unwrap();
+        let policy = Policy::new(&policy.narrow(&manifest(NEON)), &ServiceMap::vendors()).unwrap();
+        for (service, method, path, line) in [
+            ("neon", GuestMethod::Delete, "/projects/p", r#"[plugin."*".deny-routes] neon without "DELETE /**""#),
+            ("root", GuestMethod::Get, "/", r#"[plugin."*"] services = ["neon", "root"]"#),
+            // What nobody asked for is the manifest's to add.
+            ("neon", GuestMethod::Patch, "/projects/p", "the manifest line"),
+        ] {
+            let refused = policy.decide(&request(service, method, path)).unwrap_err().to_string();
+            assert!(refused.contains(line), "{refused}");
+        }
+        policy.decide(&request("neon", GuestMethod::Get, "/projects/p")).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which programs a plugin may run, with which arguments, and which names their environment may hold.
 use crate::capabilities::clean::quoted;
 use crate::plugins::manifest::{Manifest, Tool};
+use crate::plugins::withheld::{POLICY_TOML, Wish, Withheld};
 use crate::secret::is_secret_name;
 
 /// In an argument shape, stands for one argument.
@@ -49,6 +50,8 @@ const RESERVED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Policy {
     tools: Vec<Tool>,
+    /// What the operator's policy took away: a denial then names its line.
+    withheld: Vec<Withheld>,
 }
 
 /// A program and arguments that the manifest allows.
@@ -68,6 +71,8 @@ pub(super) enum Refused {
         "`{name}` may not be run with these arguments; the manifest line args = [{allow}] under name = \"{name}\" would allow it"
     )]
     Arguments { name: String, allow: String },
+    #[error("the program {} is not allowed by the operator's policy; in {POLICY_TOML}, {line} would allow it", quoted(.name))]
+    Policy { name: String, line: String },
     #[error("the manifest's program {} is not a plain name to be found on PATH", quoted(.0))]
     NotAName(String),
     #[error("the manifest's env entry {} cannot be given to a program: it is no secret's name, or changes what a program loads", quoted(.0))]
@@ -76,12 +81,15 @@ pub(super) enum Refused {
 
 impl Policy {
     pub(super) fn new(manifest: &Manifest) -> Self {
-        Self { tools: manifest.tool.clone() }
+        Self { tools: manifest.tool.clone(), withheld: manifest.withheld.clone() }
     }
 
     pub(super) fn decide(&self, name: &str, args: Vec<String>) -> Result<Allowed, Refused> {
         let mut named = self.tools.iter().filter(|t| t.name == name).peekable();
         if named.peek().is_none() {
+            if let Some(w) = self.withheld.iter().find(|w| matches!(&w.wish, Wish::Tool(tool) if tool == name)) {
+                return Err(Refused::Policy { name: name.to_owned(), line: w.line.clone() });
+            }
             return Err(Refused::Program {
                 name: name.to_owned(),
                 allow: format!("[[tool]]\nname = \"{}\"\nargs = [{}]", name.escape_debug(), shape(&args)),
