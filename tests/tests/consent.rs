@@ -1,13 +1,11 @@
 //! Consent: it is to exactly what was shown, a person gives it, and any difference from it stops the plugin.
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use psn_tests::{Answer, Machine};
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 const PLUGIN: &str = env!("PSN_FIXTURE_UNGRANTED_ROUTE");
@@ -184,11 +182,11 @@ fn a_changed_copy_and_a_damaged_lock_stop_what_needs_them_and_nothing_else() {
 
 /// psn with a terminal for standard input and error, at which `answer` is typed once the question has been read.
 fn at_a_terminal(m: &Machine, args: &[&str], answer: impl Fn(&str) -> String) -> (Answer, String) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave: OwnedFd = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
+    // Only what it is given as its own may reach psn: a copy of either end would keep the terminal open.
+    for end in [&master, &slave] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC).unwrap();
+    }
     let other = slave.as_fd().try_clone_to_owned().unwrap();
     let mut command = m.command(args);
     let child =

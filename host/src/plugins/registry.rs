@@ -168,13 +168,7 @@ impl From<LockError> for AddError {
 
 coded_by_value!(RegistryError, AddError);
 
-fn third_party_forbidden(message: String) -> CodedError {
-    CodedError::new(
-        "plugin.third-party-forbidden",
-        message,
-        ["If you are the operator and mean to allow it: third-party = true in config/policy.toml."],
-    )
-}
+const ALLOW: &str = "If you are the operator and mean to allow it: third-party = true in config/policy.toml.";
 
 impl From<&RegistryError> for CodedError {
     fn from(e: &RegistryError) -> Self {
@@ -209,7 +203,11 @@ impl From<&RegistryError> for CodedError {
                 message,
                 [format!("psn plugin diff {}", consent.name), "psn plugin list".to_owned()],
             ),
-            RegistryError::ThirdParty { .. } => third_party_forbidden(message),
+            RegistryError::ThirdParty { name } => CodedError::new(
+                "plugin.third-party-forbidden",
+                message,
+                [format!("psn plugin remove {name}"), ALLOW.to_owned()],
+            ),
             RegistryError::Policy(e) => e.as_ref().into(),
             RegistryError::Lock(e) => e.as_ref().into(),
             RegistryError::Component { source, .. } => CodedError { message, ..source.into() },
@@ -247,7 +245,7 @@ impl From<&AddError> for CodedError {
                     "Make the project's folder writable for the account that runs psn, and see that its disk is not full.",
                 ],
             ),
-            AddError::ThirdParty { .. } => third_party_forbidden(message),
+            AddError::ThirdParty { .. } => CodedError::new("plugin.third-party-forbidden", message, [ALLOW]),
             AddError::Policy(e) => e.as_ref().into(),
             AddError::Lock(e) => e.as_ref().into(),
         }
