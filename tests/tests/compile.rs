@@ -35,7 +35,8 @@ fn installed(bytes: Vec<u8>) -> Installed {
 
 /// A component that is dear to compile, for its size: so many functions of so many additions each.
 fn dear(functions: usize, additions: usize) -> Vec<u8> {
-    let manifest = "[plugin]\nname = \"dear\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
+    let manifest =
+        "[plugin]\nname = \"dear\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n";
     let body = "(i32.add (local.get 0)) (i32.mul (local.get 1))".repeat(additions);
     let function = format!("(func (param i32 i32) (result i32) local.get 0 {body})");
     wat::parse_str(format!(

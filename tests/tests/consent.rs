@@ -68,7 +68,10 @@ fn text(path: &Path) -> &str {
 fn a_grant_is_for_exactly_what_was_shown() {
     let m = machine();
     let first = m.psn(&["plugin", "add", PLUGIN]).exits(4);
-    assert_eq!(asked(&first)["data"]["asks"][0], "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects");
+    assert_eq!(
+        asked(&first)["data"]["asks"][0],
+        "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects"
+    );
     let grant = asked(&first)["data"]["grant"].as_str().unwrap().to_owned();
 
     // Neither yes to everything, nor a part of the hash, nor another one, is a grant.
@@ -189,8 +192,12 @@ fn at_a_terminal(m: &Machine, args: &[&str], answer: impl Fn(&str) -> String) ->
     }
     let other = slave.as_fd().try_clone_to_owned().unwrap();
     let mut command = m.command(args);
-    let child =
-        command.stdin(Stdio::from(slave)).stderr(Stdio::from(other)).stdout(Stdio::piped()).spawn().expect("psn starts");
+    let child = command
+        .stdin(Stdio::from(slave))
+        .stderr(Stdio::from(other))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("psn starts");
     // The ends that are this process's own, so that the terminal is closed when psn ends.
     drop(command);
     let mut terminal = fs::File::from(master);

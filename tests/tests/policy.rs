@@ -28,7 +28,11 @@ fn what_it_takes_away_is_shown_and_not_granted() {
     policy(&m, "[plugin.\"*\"]\nhosts = [\"*.trigger.dev\"]\n");
     let checked = m.psn(&["plugin", "check", PLUGIN]).exits(0);
     let withheld = checked.result()["withheld"][0].as_str().unwrap();
-    assert!(withheld.starts_with("http neon") && withheld.contains("[plugin.\"*\"] hosts = [\"*.trigger.dev\", \"console.neon.tech\"]"), "{withheld}");
+    assert!(
+        withheld.starts_with("http neon")
+            && withheld.contains("[plugin.\"*\"] hosts = [\"*.trigger.dev\", \"console.neon.tech\"]"),
+        "{withheld}"
+    );
     assert!(!checked.result()["asks"].as_array().unwrap().is_empty());
 
     let asked = m.psn(&["plugin", "add", PLUGIN]).exits(4);
@@ -68,8 +72,8 @@ fn it_is_in_force_on_the_path_and_a_change_stops_only_whom_it_concerns() {
         let message = stopped.error()["message"].as_str().unwrap();
         assert!(message.contains("line 3") && message.contains("hots"), "{message}");
     }
-    m.psn(&["status"]);
-    m.psn(&["local", "status"]).exits(0);
+    let status = m.psn(&["status"]).exits(0);
+    assert_eq!(status.result()["stopped"][0]["error"]["code"], "config.policy-invalid", "{}", status.stdout);
 
     // A rule that takes nothing of it away concerns it not.
     policy(&m, "[plugin.\"*\"]\nhosts = [\"console.neon.tech\", \"api.trigger.dev\"]\n[plugin.other]\ntools = []\n");

@@ -148,7 +148,8 @@ pub(crate) async fn bench() {
         source: Source::Path("bench.wasm".into()),
     };
     let bare = Bare::new(&bytes);
-    let runtime = Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() }).expect("a runtime");
+    let runtime =
+        Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() }).expect("a runtime");
     let installed = Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says");
     let loaded = runtime.load(&installed).await.expect("it compiles");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());

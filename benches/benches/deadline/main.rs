@@ -37,7 +37,12 @@ struct Way {
 
 const WAYS: [Way; 6] = [
     Way { name: "a loop", imports: "", module: "", body: "(loop br 0) unreachable" },
-    Way { name: "a loop in the start function", imports: "", module: "(func $start (loop br 0)) (start $start)", body: "unreachable" },
+    Way {
+        name: "a loop in the start function",
+        imports: "",
+        module: "(func $start (loop br 0)) (start $start)",
+        body: "unreachable",
+    },
     Way {
         name: "memory.fill of 64 MiB, again and again",
         imports: "",
@@ -169,7 +174,9 @@ fn main() {
             })
         })
         .collect();
-    println!("{calls} calls each with a deadline of {DEADLINE:?}, {cores} cores, {busy} busy threads beside; time taken / deadline");
+    println!(
+        "{calls} calls each with a deadline of {DEADLINE:?}, {cores} cores, {busy} busy threads beside; time taken / deadline"
+    );
     println!("{:<55} {:>8} {:>8} {:>8}   ended by", "", "median", "p99", "most");
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
     let runtime = Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() });
@@ -186,7 +193,11 @@ fn main() {
             }
             ratios.sort_by(f64::total_cmp);
             let at = |share: f64| ratios[((ratios.len() - 1) as f64 * share).round() as usize];
-            let by = if deadlines == calls { "the deadline".to_owned() } else { format!("the deadline in {deadlines}, a limit in the others") };
+            let by = if deadlines == calls {
+                "the deadline".to_owned()
+            } else {
+                format!("the deadline in {deadlines}, a limit in the others")
+            };
             println!("{:<55} {:>8.3} {:>8.3} {:>8.3}   {by}", way.name, at(0.5), at(0.99), at(1.0));
         }
     });

@@ -75,9 +75,7 @@ fn question(consent: &ConsentNeeded, code: &str, width: usize) -> String {
         say("psn: it was granted before; since then this has changed:", &difference.lines());
     }
     say(
-        &format!(
-            "psn: To grant all of this, type the number {code} and press Enter. Anything else grants nothing."
-        ),
+        &format!("psn: To grant all of this, type the number {code} and press Enter. Anything else grants nothing."),
         &[],
     );
     text.push_str("psn> ");

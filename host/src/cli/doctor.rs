@@ -105,7 +105,10 @@ fn env_files(project: &ProjectDir) -> Vec<Check> {
                 &name,
                 match mode & 0o077 {
                     0 => Ok(format!("{name} is its owner's alone")),
-                    _ => Err((format!("{name} can be read by others (mode {mode:o})"), format!("chmod 600 {}", file.display()))),
+                    _ => Err((
+                        format!("{name} can be read by others (mode {mode:o})"),
+                        format!("chmod 600 {}", file.display()),
+                    )),
                 },
             )
         })
@@ -134,7 +137,9 @@ fn name_of(file: &Path) -> String {
 
 /// Runs the suite against this very binary, in a hub of its own.
 async fn hostile(context: &Context, only: Vec<String>) -> Result<Done, CodedError> {
-    let program = std::env::current_exe().map_err(|e| suite_error(&SuiteError::Io { what: "psn does not find its own program".to_owned(), source: e }))?;
+    let program = std::env::current_exe().map_err(|e| {
+        suite_error(&SuiteError::Io { what: "psn does not find its own program".to_owned(), source: e })
+    })?;
     let events = context.events.clone();
     let width = psn_hostile::attacks().iter().map(|a| a.id.len()).max().unwrap_or_default();
     let mut tell = move |row: &Row| {
@@ -185,9 +190,11 @@ fn print_line(line: &str) {
 fn suite_error(e: &SuiteError) -> CodedError {
     let message = e.to_string();
     match e {
-        SuiteError::NoSuchAttack(_) => {
-            CodedError::new("usage.no-such-attack", message, ["psn doctor --hostile", "psn doctor --hostile --only http"])
-        }
+        SuiteError::NoSuchAttack(_) => CodedError::new(
+            "usage.no-such-attack",
+            message,
+            ["psn doctor --hostile", "psn doctor --hostile --only http"],
+        ),
         SuiteError::Setup { .. } | SuiteError::Database(_) | SuiteError::Io { .. } | SuiteError::Time(_) => {
             CodedError::new("doctor.suite", message, ["psn doctor", "psn local status"])
         }

@@ -10,8 +10,8 @@ mod plan;
 mod plugin;
 mod run;
 mod status;
-mod teardown;
 mod task;
+mod teardown;
 mod view;
 
 use std::io::IsTerminal as _;

@@ -171,7 +171,9 @@ async fn start(context: &Context, trigger: &Trigger, payload: &Value, options: &
     if cached && run["status"] == "CANCELED" {
         return Err(CodedError::new(
             "task.key-cancelled",
-            format!("this key belongs to {id}, which was cancelled; a cancelled run keeps its key, so nothing was started"),
+            format!(
+                "this key belongs to {id}, which was cancelled; a cancelled run keeps its key, so nothing was started"
+            ),
             [format!("psn task replay {id}"), format!("psn task show {id}")],
         ));
     }
@@ -234,9 +236,11 @@ async fn reschedule(context: &Context, id: &str, delay: &str) -> Result<Done, Co
     when("reschedule", delay)?;
     let api = open(context).await?;
     match api.reschedule(id, delay).await {
-        Ok(run) => {
-            answer(context, "reschedule", json!({ "id": id, "status": run["status"], "delayed_until": run["delayedUntil"] }))
-        }
+        Ok(run) => answer(
+            context,
+            "reschedule",
+            json!({ "id": id, "status": run["status"], "delayed_until": run["delayedUntil"] }),
+        ),
         // Trigger.dev has one status for every refusal here, so the run itself says which it was.
         Err(ApiError::Refused(refused)) if matches!(refused.status.as_u16(), 400 | 422) => {
             let run = api.run(id).await.map_err(|e| no_such(e, id))?;
@@ -327,7 +331,8 @@ fn prepare(trigger: &Trigger) -> Result<(Value, Value), CodedError> {
     if !trigger.tags.is_empty() {
         let bad = |tag: &String| tag.trim().is_empty() || tag.contains(',') || tag.chars().count() > MAX_TAG_CHARS;
         if trigger.tags.len() > MAX_TAGS || trigger.tags.iter().any(bad) {
-            let message = format!("a run has up to {MAX_TAGS} tags of up to {MAX_TAG_CHARS} characters, without commas");
+            let message =
+                format!("a run has up to {MAX_TAGS} tags of up to {MAX_TAG_CHARS} characters, without commas");
             return Err(usage("usage.tags", message));
         }
         options["tags"] = json!(trigger.tags);
@@ -337,11 +342,7 @@ fn prepare(trigger: &Trigger) -> Result<(Value, Value), CodedError> {
 
 fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedError> {
     let mut query = vec![("page[size]", runs.limit.to_string())];
-    let lists = [
-        ("filter[status]", &runs.status),
-        ("filter[taskIdentifier]", &runs.task),
-        ("filter[tag]", &runs.tag),
-    ];
+    let lists = [("filter[status]", &runs.status), ("filter[taskIdentifier]", &runs.task), ("filter[tag]", &runs.tag)];
     for (name, values) in lists {
         if !values.is_empty() {
             query.push((name, values.join(",")));
@@ -431,7 +432,9 @@ pub(super) fn lines(data: &Value) -> Vec<String> {
             .map(|run| {
                 let tags: Vec<&str> = run["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 let (id, status, task) = (text(&run["id"]), text(&run["status"]), text(&run["taskIdentifier"]));
-                format!("{id}  {status:<15}  {}  {task}  {}", text(&run["createdAt"]), tags.join(" ")).trim_end().to_owned()
+                format!("{id}  {status:<15}  {}  {task}  {}", text(&run["createdAt"]), tags.join(" "))
+                    .trim_end()
+                    .to_owned()
             })
             .collect();
         if lines.is_empty() {

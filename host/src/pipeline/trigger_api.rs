@@ -107,7 +107,7 @@ impl TriggerApi {
         for (service, base) in hub::settings::services(&project)? {
             services.set(&service, base);
         }
-        let registry = Registry::open(project.path(), super::FIRST_PARTY)?;
+        let registry = Registry::open(project.path(), super::FIRST_PARTY);
         let mut tasks: Vec<String> = registry.tasks()?.iter().map(|t| t.manifest.task_id().to_owned()).collect();
         tasks.sort();
         Ok(Self {
@@ -175,11 +175,13 @@ impl TriggerApi {
         body: Option<&Value>,
     ) -> Result<Value, ApiError> {
         match self.call(&self.key, method, path, query, body).await {
-            Err(ApiError::Refused(r)) if matches!(r.status.as_u16(), 401 | 403) => Err(ApiError::Coded(CodedError::new(
-                "task.key-rejected",
-                format!("Trigger.dev rejects the key of this hub's environment: {}", r.message),
-                ["psn run trigger-provision"],
-            ))),
+            Err(ApiError::Refused(r)) if matches!(r.status.as_u16(), 401 | 403) => {
+                Err(ApiError::Coded(CodedError::new(
+                    "task.key-rejected",
+                    format!("Trigger.dev rejects the key of this hub's environment: {}", r.message),
+                    ["psn run trigger-provision"],
+                )))
+            }
             other => other,
         }
     }

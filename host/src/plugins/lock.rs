@@ -338,7 +338,10 @@ mod tests {
         assert_eq!(only_newer.to_string(), "x:\n  version\n    - 0.1.0\n    + 0.2.0");
         assert!(compare(&LockEntry { capabilities: "00".into(), ..same.clone() }).unwrap().asks_differ());
         let by_policy = compare(&LockEntry { effective: Some("00".into()), ..same.clone() }).unwrap();
-        assert!(by_policy.asks_differ() && by_policy.to_string().starts_with("x:\n  policy\n    - 00\n"), "{by_policy}");
+        assert!(
+            by_policy.asks_differ() && by_policy.to_string().starts_with("x:\n  policy\n    - 00\n"),
+            "{by_policy}"
+        );
         // Rights that someone wrote into the lock by hand, or that were taken out of it.
         let edited = compare(&LockEntry { grants: vec!["hub git\u{1b}[2K".into()], ..same }).unwrap();
         assert_eq!(edited.to_string(), "x:\n  rights\n    - hub git\\u{1b}[2K");

@@ -77,8 +77,7 @@ mod tests {
     use super::*;
 
     fn parse(rest: &str) -> Manifest {
-        let about =
-            "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nsummary = \"s\"\nworld = \"psn:plugin/task@0.1.0\"\n";
+        let about = "[plugin]\nname = \"x\"\nversion = \"0.1.0\"\nsummary = \"s\"\nworld = \"psn:plugin/task@0.1.0\"\n";
         Manifest::parse(format!("{about}{rest}").as_bytes()).unwrap()
     }
 

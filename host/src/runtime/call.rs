@@ -229,7 +229,8 @@ fn convert(raw: Raw, call: &mut Call) -> Result<Answered<Answer>, CallError> {
 /// A limit that the operator lowered is not the manifest's to raise.
 fn by_policy(e: CallError, loaded: &Loaded) -> CallError {
     let CallError::Limit { what, limit } = e else { return e };
-    let lowered = loaded.manifest().withheld.iter().find(|w| matches!(w.wish, Wish::Limit { field, .. } if field == what));
+    let lowered =
+        loaded.manifest().withheld.iter().find(|w| matches!(w.wish, Wish::Limit { field, .. } if field == what));
     match lowered {
         Some(withheld) => CallError::PolicyLimit { what, limit, line: withheld.line.clone() },
         None => e,

@@ -65,23 +65,34 @@ fn compile_error(error: &CompileError, message: String) -> CodedError {
         CompileError::Refused(_) => CodedError::new(
             "component.compile-failed",
             message,
-            ["Build the component again with a current toolchain; if it fails the same way, report it with the component's sha256."],
+            [
+                "Build the component again with a current toolchain; if it fails the same way, report it with the component's sha256.",
+            ],
         ),
         CompileError::Deadline(_) | CompileError::Cpu(_) | CompileError::Cancelled => CodedError::new(
             "component.compile-deadline",
             message,
-            [SMALLER.to_owned(), "If it is only that this machine is slow: [compile] deadline = \"10m\" in config/policy.toml.".to_owned()],
+            [
+                SMALLER.to_owned(),
+                "If it is only that this machine is slow: [compile] deadline = \"10m\" in config/policy.toml."
+                    .to_owned(),
+            ],
         )
         .retryable(),
         CompileError::Memory(_) => CodedError::new(
             "component.compile-memory",
             message,
-            [SMALLER.to_owned(), "If it is worth that much memory: [compile] memory = \"4GiB\" in config/policy.toml.".to_owned()],
+            [
+                SMALLER.to_owned(),
+                "If it is worth that much memory: [compile] memory = \"4GiB\" in config/policy.toml.".to_owned(),
+            ],
         ),
         CompileError::Crashed(_) => CodedError::new(
             "component.compiler-crashed",
             message,
-            ["Do not run this component: remove it, and report it with its sha256 to the makers of psn. Nothing of it has run."],
+            [
+                "Do not run this component: remove it, and report it with its sha256 to the makers of psn. Nothing of it has run.",
+            ],
         ),
         CompileError::NotStarted(_) => CodedError::new(
             "component.compiler-not-started",

@@ -17,8 +17,8 @@ use super::guest::Guest;
 use super::limiter::{MAX_MEMORIES, MAX_TABLES};
 use super::limits::CallLimits;
 use super::sealed::{self, Code};
-use crate::plugins::{Installed, Origin};
 use crate::plugins::manifest::{Manifest, World};
+use crate::plugins::{Installed, Origin};
 
 /// A component that is ready to run. Cheap to clone.
 #[derive(Clone)]

@@ -56,7 +56,13 @@ pub struct Db {
 
 impl Db {
     pub fn new(manifest: &Manifest, access: DbAccess) -> Self {
-        Self { access, policy: Policy::new(&manifest.db).with_withheld(&manifest.withheld), idle: None, in_use: 0, transactions: 0 }
+        Self {
+            access,
+            policy: Policy::new(&manifest.db).with_withheld(&manifest.withheld),
+            idle: None,
+            in_use: 0,
+            transactions: 0,
+        }
     }
 
     /// A session with a fresh transaction.

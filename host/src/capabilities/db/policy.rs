@@ -52,7 +52,8 @@ pub(super) struct Policy {
 
 impl Policy {
     pub(super) fn new(grants: &BTreeMap<String, DbGrant>) -> Self {
-        let mut policy = Self { tables: BTreeMap::new(), functions: BTreeSet::new(), passed: HashMap::new(), withheld: Vec::new() };
+        let mut policy =
+            Self { tables: BTreeMap::new(), functions: BTreeSet::new(), passed: HashMap::new(), withheld: Vec::new() };
         for (name, grant) in grants {
             match name.split_once('(') {
                 Some((function, _)) if grant.execute => {

@@ -134,7 +134,11 @@ impl TryFrom<String> for HostPattern {
             && name.split('.').all(|label| {
                 !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             });
-        if plain { Ok(Self(text)) } else { Err(format!("`{text}` is no host such as api.trigger.dev or *.trigger.dev")) }
+        if plain {
+            Ok(Self(text))
+        } else {
+            Err(format!("`{text}` is no host such as api.trigger.dev or *.trigger.dev"))
+        }
     }
 }
 

@@ -46,12 +46,16 @@ impl From<&PolicyError> for CodedError {
             PolicyError::Read(_) => CodedError::new(
                 "config.policy-unreadable",
                 message,
-                ["Make config/policy.toml readable for the account that runs psn: no plugin runs while its policy is not known."],
+                [
+                    "Make config/policy.toml readable for the account that runs psn: no plugin runs while its policy is not known.",
+                ],
             ),
             PolicyError::TooLarge | PolicyError::Toml(_) => CodedError::new(
                 "config.policy-invalid",
                 message,
-                ["Correct the line that the message shows; docs/policy.md has every field. No plugin runs while its policy is not known."],
+                [
+                    "Correct the line that the message shows; docs/policy.md has every field. No plugin runs while its policy is not known.",
+                ],
             ),
         }
     }

@@ -128,9 +128,19 @@ impl OperatorPolicy {
         let defaults = MeterLimits::default();
         let limits = &mut left.limits;
         let counted = [
-            ("http-calls", &mut limits.http_calls, defaults.http_calls, self.rule(plugin, |r| r.limits.http_calls.as_ref())),
+            (
+                "http-calls",
+                &mut limits.http_calls,
+                defaults.http_calls,
+                self.rule(plugin, |r| r.limits.http_calls.as_ref()),
+            ),
             ("db-calls", &mut limits.db_calls, defaults.db_calls, self.rule(plugin, |r| r.limits.db_calls.as_ref())),
-            ("log-bytes", &mut limits.log_bytes, defaults.log_bytes, self.rule(plugin, |r| r.limits.log_bytes.as_ref())),
+            (
+                "log-bytes",
+                &mut limits.log_bytes,
+                defaults.log_bytes,
+                self.rule(plugin, |r| r.limits.log_bytes.as_ref()),
+            ),
         ];
         for (field, limit, default, rule) in counted {
             let asked = limit.unwrap_or(default);
@@ -298,7 +308,10 @@ http-calls = 50
         assert_eq!(left.tool.len(), 1);
         assert!(!left.http[0].routes.contains(&"DELETE /projects/{project}".to_owned()));
         assert!(narrow("[plugin.\"*\"]\ntools = [\"tri*\"]\n").tool.len() == 1);
-        assert_eq!(lines(&narrow("[plugin.\"*\"]\ntools = [\"git\"]\n")), ["tool trigger | [plugin.\"*\"] tools = [\"git\", \"trigger\"]"]);
+        assert_eq!(
+            lines(&narrow("[plugin.\"*\"]\ntools = [\"git\"]\n")),
+            ["tool trigger | [plugin.\"*\"] tools = [\"git\", \"trigger\"]"]
+        );
     }
 
     #[test]
@@ -320,9 +333,8 @@ http-calls = 50
 
     #[test]
     fn ceilings_lower_wishes_and_defaults() {
-        let left = narrow(
-            "[plugin.\"*\".limits]\nmemory = \"32MiB\"\ndeadline = \"10s\"\nhttp-calls = 100\ndb-calls = 5\n",
-        );
+        let left =
+            narrow("[plugin.\"*\".limits]\nmemory = \"32MiB\"\ndeadline = \"10s\"\nhttp-calls = 100\ndb-calls = 5\n");
         assert_eq!(left.limits.memory.as_deref(), Some("32MiB"));
         assert_eq!(left.limits.deadline.as_deref(), Some("10s"));
         assert_eq!((left.limits.http_calls, left.limits.db_calls, left.limits.log_bytes), (Some(50), Some(5), None));

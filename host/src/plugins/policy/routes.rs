@@ -129,7 +129,19 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for text in ["", "GET", "GET projects", "FETCH /a", "GET /a//b", "GET /a/*", "GET /a/**/b", "GET /{}", "GET /a?b=c", "get /a", "GET /%61"] {
+        for text in [
+            "",
+            "GET",
+            "GET projects",
+            "FETCH /a",
+            "GET /a//b",
+            "GET /a/*",
+            "GET /a/**/b",
+            "GET /{}",
+            "GET /a?b=c",
+            "get /a",
+            "GET /%61",
+        ] {
             assert!(RoutePattern::try_from(text.to_owned()).is_err(), "{text}");
         }
     }

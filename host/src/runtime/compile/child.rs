@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::runtime::engine::{self, AddressSpace};
 use crate::plugins::component::MAX_COMPONENT_BYTES;
+use crate::runtime::engine::{self, AddressSpace};
 
 /// What kind of answer follows: one byte, then its length as 8 bytes, little-endian, then the answer itself.
 pub(super) const CODE: u8 = b'C';

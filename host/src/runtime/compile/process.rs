@@ -54,8 +54,7 @@ pub(in crate::runtime) fn run(
     let reader = spawn("psn-compile-out", move || {
         let _ = told.send(answer(&mut stdout));
     });
-    let outcome =
-        writer.and(reader).and_then(|()| watch(&mut child, &answers, compiler, started, cancelled));
+    let outcome = writer.and(reader).and_then(|()| watch(&mut child, &answers, compiler, started, cancelled));
     end(&mut child);
     outcome
 }
@@ -216,10 +215,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 600", file.display());
-        assert_eq!(
-            run_shell(&script, Duration::from_secs(1)),
-            Err(CompileError::Deadline(Duration::from_secs(1)))
-        );
+        assert_eq!(run_shell(&script, Duration::from_secs(1)), Err(CompileError::Deadline(Duration::from_secs(1))));
         let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let gone = rustix::process::test_kill_process(rustix::process::Pid::from_raw(pid).unwrap());
         assert_eq!(gone, Err(rustix::io::Errno::SRCH));
@@ -227,7 +223,8 @@ mod tests {
 
     #[test]
     fn one_that_nobody_waits_for_is_killed() {
-        let cancelled = run(&shell("exec sleep 600", LONG), AddressSpace::Plenty, Cow::Borrowed(b""), || true).map(|_| ());
+        let cancelled =
+            run(&shell("exec sleep 600", LONG), AddressSpace::Plenty, Cow::Borrowed(b""), || true).map(|_| ());
         assert_eq!(cancelled, Err(CompileError::Cancelled));
     }
 
@@ -253,10 +250,17 @@ mod tests {
 
     #[test]
     fn it_gets_no_environment_and_no_folder() {
-        let answer = run_shell("x=$(env | sort | tr '\\n' ';'; pwd); printf 'E'; printf \"\\\\$(printf %03o ${#x})\\000\\000\\000\\000\\000\\000\\000%s\" \"$x\"", LONG);
+        let answer = run_shell(
+            "x=$(env | sort | tr '\\n' ';'; pwd); printf 'E'; printf \"\\\\$(printf %03o ${#x})\\000\\000\\000\\000\\000\\000\\000%s\" \"$x\"",
+            LONG,
+        );
         let Err(CompileError::Refused(said)) = answer else { panic!("{answer:?}") };
-        let variables: Vec<&str> =
-            said.split(';').filter_map(|v| v.split_once('=')).map(|(name, _)| name).filter(|n| *n != "PWD" && *n != "_" && *n != "SHLVL" && *n != "OLDPWD").collect();
+        let variables: Vec<&str> = said
+            .split(';')
+            .filter_map(|v| v.split_once('='))
+            .map(|(name, _)| name)
+            .filter(|n| *n != "PWD" && *n != "_" && *n != "SHLVL" && *n != "OLDPWD")
+            .collect();
         assert_eq!(variables, ["RAYON_NUM_THREADS"], "{said}");
         assert!(said.ends_with("/"), "{said}");
     }
