@@ -8,7 +8,8 @@ use crate::hub::HubKind;
 use crate::hub::{EnvFiles, Settings};
 use crate::pipeline::session::{find_project, hub_kind};
 use crate::pipeline::{self, FIRST_PARTY, Ledger, RunLock, SETUP, Session, home};
-use crate::plugins::registry::Registry;
+use crate::plugins::manifest::World;
+use crate::plugins::registry::{Registry, RegistryError};
 use crate::secret::{SecretBackend as _, is_public};
 
 /// Asks the services too: what setup did, compared with what is there.
@@ -53,7 +54,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
         }
         HubKind::Cloud => Value::Null,
     };
-    let registry = Registry::open(project.path(), FIRST_PARTY);
+    let (tasks, stopped) = plugins(&Registry::open(project.path(), FIRST_PARTY));
     let keys: Map<String, Value> = secrets
         .iter()
         .filter(|(name, _)| !is_public(name))
@@ -72,10 +73,30 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
             "running": RunLock::holder(&project.run_lock()),
             "trigger_project": public("TRIGGER_PROJECT_REF"),
             "keys": keys,
-            "tasks": registry.tasks()?.iter().map(|t| t.manifest.task_id().to_owned()).collect::<Vec<_>>(),
+            "tasks": tasks,
+            "stopped": stopped,
             "local": local,
             "next": next,
         }),
     });
     Ok(Done::Ok)
+}
+
+/// The ids of the tasks that could run, and what stops plugins that cannot: a status says so, and is no worse for it.
+fn plugins(registry: &Registry) -> (Vec<String>, Vec<Value>) {
+    let (mut tasks, mut stopped) = (Vec::new(), Vec::new());
+    let mut stops = |name: Option<&str>, e: RegistryError| {
+        stopped.push(json!({ "plugin": name, "error": CodedError::from(e) }));
+    };
+    for name in registry.names() {
+        match registry.get(&name) {
+            Ok(plugin) if plugin.manifest.world() == World::Task => tasks.push(plugin.manifest.task_id().to_owned()),
+            Ok(_) => {}
+            Err(e) => stops(Some(&name), e),
+        }
+    }
+    if let Err(e) = registry.readable() {
+        stops(None, e);
+    }
+    (tasks, stopped)
 }

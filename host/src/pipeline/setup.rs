@@ -124,11 +124,11 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
     if place.slot() == MIGRATE {
         return migrate_step::run(session, place).await;
     }
-    let plugin = plugin_name(session, place.slot()).to_owned();
-    let installed = match consent_first(session, place, session.registry.get(&plugin))? {
-        Ok(installed) => a_step(installed, &plugin, place.slot())?,
+    let installed = match consent_first(session, place, named_plugin(session, place.slot()))? {
+        Ok(installed) => installed,
         Err(ended) => return Ok(ended),
     };
+    check_step(&installed, place.slot())?;
     // Only a step that deploys needs the tasks: a plugin that is damaged must not stop the others.
     let deploys = installed.manifest.hub.facts.iter().any(|topic| topic == "tasks");
     if session.kind == HubKind::Local && deploys {
@@ -143,18 +143,20 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
 
 /// The component that fills a place of setup.
 pub(super) fn plugin_of(session: &Session, slot: &str) -> Result<Arc<Installed>, CodedError> {
-    let plugin = plugin_name(session, slot);
-    a_step(session.registry.get(plugin)?, plugin, slot)
+    let installed = named_plugin(session, slot)?;
+    check_step(&installed, slot)?;
+    Ok(installed)
 }
 
-fn plugin_name<'a>(session: &'a Session, slot: &'a str) -> &'a str {
-    session.environment.settings.get(&format!("steps.{slot}")).map_or(slot, String::as_str)
+fn named_plugin(session: &Session, slot: &str) -> Result<Arc<Installed>, RegistryError> {
+    session.registry.get(session.environment.settings.get(&format!("steps.{slot}")).map_or(slot, String::as_str))
 }
 
-fn a_step(installed: Arc<Installed>, plugin: &str, slot: &str) -> Result<Arc<Installed>, CodedError> {
+fn check_step(installed: &Installed, slot: &str) -> Result<(), CodedError> {
     if installed.manifest.world() == World::Step {
-        return Ok(installed);
+        return Ok(());
     }
+    let plugin = &installed.manifest.plugin.name;
     Err(CodedError::new(
         "plugin.wrong-world",
         format!("{plugin} is a task, and {slot} is a step of setup"),

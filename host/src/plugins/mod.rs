@@ -5,7 +5,9 @@ pub mod lock;
 pub mod manifest;
 pub mod policy;
 pub mod registry;
+mod registry_error;
 mod rights;
+mod scan;
 pub mod withheld;
 
 pub use component::{ComponentError, Described, describe};

@@ -12,19 +12,21 @@ use chrono::{SubsecRound, Utc};
 
 use super::component::{ComponentError, Described, MAX_COMPONENT_BYTES, describe};
 use super::consent::{ConsentNeeded, asks, grant_of, withheld};
-use super::lock::{LockDifference, LockEntry, LockError, LockFile, Source};
+use super::lock::{LockEntry, LockError, LockFile, Source};
 use super::manifest::{Manifest, World};
 use super::policy::{OperatorPolicy, PolicyError};
+pub use super::registry_error::{AddError, RegistryError};
 use super::rights::rights;
 use crate::atomic;
-use crate::error::{CodedError, coded_by_value};
 
 /// Where a project keeps the components that were added to it, each under its own digest.
 const BLOBS: &str = ".psn/plugins";
 
 /// Names under which psn itself speaks: of commands, of steps, and of the areas that its error codes begin with. The events of a plugin
 /// of such a name could be taken for psn's own.
-const OWN_NAMES: [&str; 25] = [
+const OWN_NAMES: [&str; 33] = [
+    "apply",
+    "cloud-run",
     "component",
     "config",
     "db",
@@ -40,12 +42,18 @@ const OWN_NAMES: [&str; 25] = [
     "neon",
     "plan",
     "plugin",
+    "policy",
+    "posts",
     "psn",
     "run",
     "runtime",
+    "schema",
     "secrets",
     "setup",
     "state",
+    "status",
+    "task",
+    "teardown",
     "tool",
     "trigger",
     "usage",
@@ -126,161 +134,6 @@ impl Diff {
     /// Whether it may run as it is.
     pub fn is_same(&self) -> bool {
         self.granted.is_some() && self.consent.difference.is_none()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    #[error("there is no plugin {name}; there are {}", .known.join(", "))]
-    Unknown { name: String, known: Vec<String> },
-    #[error("{name} was not added here; {}", if .added.is_empty() { "nothing was".to_owned() } else { format!("there are {}", .added.join(", ")) })]
-    NotAdded { name: String, added: Vec<String> },
-    #[error("the plugin is not the one that was granted\n{difference}")]
-    LockMismatch { difference: LockDifference, origin: Origin },
-    /// A plugin that was added is not what a person agreed to any more, or may do something else: someone has to agree again.
-    #[error("{} is not what was granted{}", .consent.name, difference(.consent))]
-    Changed {
-        consent: Box<ConsentNeeded>,
-        /// psn's copy of the component.
-        file: PathBuf,
-    },
-    #[error("{name} is not one of psn's own plugins, and the policy allows no others")]
-    ThirdParty { name: String },
-    #[error(transparent)]
-    Policy(Arc<PolicyError>),
-    #[error("the component of {name}, {}, is gone", .path.display())]
-    Missing { name: String, path: PathBuf },
-    #[error("{} cannot be read: {source}", .path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error(transparent)]
-    Lock(Arc<LockError>),
-    #[error("{plugin}: {source}")]
-    Component { plugin: String, source: ComponentError },
-}
-
-fn difference(consent: &ConsentNeeded) -> String {
-    consent.difference.as_ref().map(|d| format!("\n{d}")).unwrap_or_default()
-}
-
-impl From<LockError> for RegistryError {
-    fn from(e: LockError) -> Self {
-        RegistryError::Lock(Arc::new(e))
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum AddError {
-    #[error("{} asks for consent", .0.name)]
-    ConsentNeeded(Box<ConsentNeeded>),
-    #[error("the grant {given} is not one for this component")]
-    WrongGrant { given: String, needed: Box<ConsentNeeded> },
-    #[error("{} cannot be read: {source}", .path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", .path.display())]
-    Component { path: PathBuf, source: ComponentError },
-    #[error("{0} is a name of psn's own")]
-    NameTaken(String),
-    #[error("{} cannot be written: {source}", .path.display())]
-    Write { path: PathBuf, source: std::io::Error },
-    #[error("{name} is not one of psn's own plugins, and the policy allows no others")]
-    ThirdParty { name: String },
-    #[error(transparent)]
-    Policy(Arc<PolicyError>),
-    #[error(transparent)]
-    Lock(Arc<LockError>),
-}
-
-impl From<LockError> for AddError {
-    fn from(e: LockError) -> Self {
-        AddError::Lock(Arc::new(e))
-    }
-}
-
-coded_by_value!(RegistryError, AddError);
-
-fn third_party_forbidden(message: String) -> CodedError {
-    CodedError::new(
-        "plugin.third-party-forbidden",
-        message,
-        ["If you are the operator and mean to allow it: third-party = true in config/policy.toml."],
-    )
-}
-
-impl From<&RegistryError> for CodedError {
-    fn from(e: &RegistryError) -> Self {
-        let message = e.to_string();
-        match e {
-            RegistryError::Unknown { known, .. } => {
-                CodedError::new("plugin.unknown", message, [format!("Use one of: {}.", known.join(", "))])
-            }
-            RegistryError::NotAdded { .. } => CodedError::new("plugin.not-added", message, ["psn plugin list"]),
-            RegistryError::LockMismatch { origin: Origin::FirstParty, .. } => CodedError::new(
-                "plugin.lock-mismatch",
-                message,
-                [
-                    "psn's own plugin is not the one that psn.lock pins, or psn is damaged: remove the plugin's entry from psn.lock, or install psn again.",
-                ],
-            ),
-            RegistryError::LockMismatch { difference, .. } => CodedError::new(
-                "plugin.lock-mismatch",
-                message,
-                [format!("Add {} again, and look at what it asks for before you agree.", difference.name)],
-            ),
-            RegistryError::Missing { name, .. } => {
-                CodedError::new("plugin.component-missing", message, [format!("Add {name} again from its file.")])
-            }
-            RegistryError::Read { path, .. } => CodedError::new(
-                "plugin.component-unreadable",
-                message,
-                [format!("Make {} readable for the account that runs psn.", path.display())],
-            ),
-            RegistryError::Changed { consent, .. } => CodedError::new(
-                "plugin.consent-needed",
-                message,
-                [format!("psn plugin diff {}", consent.name), "psn plugin list".to_owned()],
-            ),
-            RegistryError::ThirdParty { .. } => third_party_forbidden(message),
-            RegistryError::Policy(e) => e.as_ref().into(),
-            RegistryError::Lock(e) => e.as_ref().into(),
-            RegistryError::Component { source, .. } => CodedError { message, ..source.into() },
-        }
-    }
-}
-
-impl From<&AddError> for CodedError {
-    fn from(e: &AddError) -> Self {
-        let message = e.to_string();
-        match e {
-            AddError::ConsentNeeded(needed) => CodedError::new(
-                "plugin.consent-needed",
-                message,
-                [format!("Agree to what it asks for with the grant {}.", needed.grant)],
-            ),
-            AddError::WrongGrant { needed, .. } => CodedError::new(
-                "plugin.wrong-grant",
-                message,
-                [format!("Look at what it asks for now; the grant for that is {}.", needed.grant)],
-            ),
-            AddError::Read { .. } => CodedError::new(
-                "plugin.component-unreadable",
-                message,
-                ["Name a component's file (.wasm) that can be read."],
-            ),
-            AddError::Component { source, .. } => CodedError { message, ..source.into() },
-            AddError::NameTaken(_) => {
-                CodedError::new("plugin.name-taken", message, ["Give the plugin another name in its plugin.toml."])
-            }
-            AddError::Write { .. } => CodedError::new(
-                "plugin.lock-unwritable",
-                message,
-                [
-                    "Make the project's folder writable for the account that runs psn, and see that its disk is not full.",
-                ],
-            ),
-            AddError::ThirdParty { .. } => third_party_forbidden(message),
-            AddError::Policy(e) => e.as_ref().into(),
-            AddError::Lock(e) => e.as_ref().into(),
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::guest::{Capabilities, Guest};
 use super::limiter::{Denied, Limiter, MAX_TABLE_ELEMENTS};
 use super::load::{Loaded, Pre};
 use crate::capabilities::{Call, Exceeded, Usage};
+use crate::plugins::Wish;
 
 /// How many bytes a guest may hand over in one call of the host, or in its answer. wasmtime's own limit of 128 MiB lets a guest
 /// have the host copy that much in a loop.
@@ -158,6 +159,7 @@ impl Runtime {
             Some(Ok(Err(Stop::Error(e)))) => Err(classify(&e, &guest.limiter, phase, started, &mut guest.call)),
             Some(Ok(Ok(raw))) => convert(raw, &mut guest.call),
         };
+        let result = result.map_err(|e| by_policy(e, loaded));
         if let Some(wasi) = guest.wasi.take() {
             wasi.tell(&mut guest.call);
         }
@@ -222,6 +224,17 @@ fn convert(raw: Raw, call: &mut Call) -> Result<Answered<Answer>, CallError> {
             return Ok(Err(converter.failure(failure)));
         }
     }))
+}
+
+/// A limit that the operator lowered is not the manifest's to raise.
+fn by_policy(e: CallError, loaded: &Loaded) -> CallError {
+    let CallError::Limit { what, limit } = e else { return e };
+    let lowered =
+        loaded.manifest().withheld.iter().find(|w| matches!(w.wish, Wish::Limit { field, .. } if field == what));
+    match lowered {
+        Some(withheld) => CallError::PolicyLimit { what, limit, line: withheld.line.clone() },
+        None => e,
+    }
 }
 
 /// Why a guest stopped, by the types of what stopped it.

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::compile::CompileError;
 use crate::error::{CodedError, coded_by_value};
+use crate::plugins::withheld::POLICY_TOML;
 
 /// A component cannot be made ready to run.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -148,6 +149,9 @@ pub enum CallError {
     /// In the manifest's words, for example `http-calls`.
     #[error("it reached its limit of {} {what}", amount(.what, *.limit))]
     Limit { what: &'static str, limit: u64 },
+    /// One that the operator's policy lowered; `line` would raise it.
+    #[error("it reached its limit of {} {what}, which the operator's policy sets", amount(.what, *.limit))]
+    PolicyLimit { what: &'static str, limit: u64, line: String },
     #[error("it crashed: {reason}{}", frames(.backtrace))]
     Trapped {
         reason: String,
@@ -188,13 +192,18 @@ impl CallError {
             Self::Deadline { .. } => CodedError::new(
                 "component.deadline",
                 message,
-                ["Try again: what was done so far is kept. If it needs longer by its nature, raise [limits] deadline in its plugin.toml."],
+                ["Try again: what was done so far is kept. If it needs longer by its nature, raise [limits] deadline in its plugin.toml, or in config/policy.toml where that sets less."],
             )
             .retryable(),
             Self::Limit { what, .. } => CodedError::new(
                 "component.limit",
                 message,
                 [format!("Raise [limits] {what} in its plugin.toml, or have it do less at a time."), author(plugin)],
+            ),
+            Self::PolicyLimit { line, .. } => CodedError::new(
+                "component.limit",
+                message,
+                [format!("In {POLICY_TOML}: {line}"), "Have it do less at a time.".to_owned()],
             ),
             Self::Trapped { .. } => CodedError::new("component.trapped", message, [author(plugin)]),
             Self::StartFailed { .. } => CodedError::new("component.start-failed", message, [author(plugin)]),

@@ -48,8 +48,7 @@ pub struct CompileBounds {
 }
 
 impl Default for CompileBounds {
-    /// The largest component that is accepted takes most of a minute on two cores, and 0.6 GB (`cargo bench -p psn-benches --bench
-    /// compile`).
+    /// The largest component that is accepted takes most of a minute on two cores.
     fn default() -> Self {
         Self { wall: Duration::from_secs(100), cpu: Duration::from_secs(240), memory: 2 << 30 }
     }

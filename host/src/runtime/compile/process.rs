@@ -186,9 +186,10 @@ fn end(child: &mut Child) {
 
 /// Memory that the process has for itself, as the kernel counts it against `RLIMIT_DATA`; 0 where that is not to be known.
 fn data_bytes(pid: u32) -> u64 {
-    let Ok(statm) = std::fs::read_to_string(format!("/proc/{pid}/statm")) else { return 0 };
-    let pages: u64 = statm.split(' ').nth(5).and_then(|n| n.trim().parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
+    // `VmData:	    1234 kB`
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.map_or(0, |kib: u64| kib << 10)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::fixtures::{Bench, Guest, LONG};
 use crate::capabilities::Deadline;
-use crate::plugins::Installed;
-use crate::runtime::{RuntimeError, RuntimeOptions};
+use crate::plugins::{Installed, Origin};
+use crate::runtime::{CompileError, Runtime, RuntimeError, RuntimeOptions};
 
 fn cached(dir: &Path) -> Bench {
     Bench::with(RuntimeOptions { cache_dir: Some(dir.join("compiled")), ..RuntimeOptions::default() })
@@ -84,6 +84,15 @@ async fn the_same_component_is_made_ready_once() {
     // Both wait for the one that compiles, though the second could not.
     let (a, b) = tokio::join!(bench.runtime.load(&installed), bench.runtime.load(&garbage));
     assert_eq!(a.unwrap().sha256(), b.unwrap().sha256());
+}
+
+#[tokio::test]
+async fn a_component_from_elsewhere_is_not_compiled_here_unasked() {
+    let runtime = Runtime::new(RuntimeOptions::default()).unwrap();
+    let installed = Guest::default().installed();
+    let refused = runtime.load(&installed).await.unwrap_err();
+    assert!(matches!(&refused, RuntimeError::Compile { error: CompileError::NoCompiler, .. }), "{refused:?}");
+    runtime.load(&Installed { origin: Origin::FirstParty, ..installed }).await.unwrap();
 }
 
 #[tokio::test]

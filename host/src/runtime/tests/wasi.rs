@@ -95,6 +95,17 @@ async fn there_are_no_arguments_and_no_environment() {
 }
 
 #[tokio::test]
+async fn handles_without_end_are_refused_at_their_limit() {
+    let bench = Bench::new();
+    let loaded = bench.load(&guest("(loop (drop (call $stdout)) br 0) unreachable")).await;
+    let (caps, call) = bench.call(&loaded, LONG);
+    let outcome = bench.runtime.apply(&loaded, caps, call).await;
+    assert!(matches!(outcome.result, Err(CallError::Trapped { .. })), "{:?}", outcome.result);
+    let (caps, call) = bench.call(&loaded, LONG);
+    assert!(bench.runtime.inspect(&loaded, caps, call).await.result.is_ok(), "the next call has handles again");
+}
+
+#[tokio::test]
 async fn exit_ends_the_guest_and_not_psn() {
     let bench = Bench::new();
     let loaded = bench.load(&guest("(call $exit (i32.const 1)) unreachable")).await;
