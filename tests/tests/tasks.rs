@@ -52,8 +52,8 @@ async fn post(m: &Machine) -> String {
         .await
         .expect("a user");
     sqlx::query_scalar(
-        "insert into posts (user_id, platform, content, status, scheduled_at) \
-         values ($1::uuid, 'nowhere', 'hello', 'scheduled', now()) returning id::text",
+        "insert into posts (user_id, platform, content, status, scheduled_at, rescue_at) \
+         values ($1::uuid, 'nowhere', 'hello', 'scheduled', now(), now() + interval '1 hour') returning id::text",
     )
     .bind(&user)
     .fetch_one(&mut db)
@@ -81,7 +81,7 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     add_example(&m);
     m.psn(&["run", "setup"]).exits(0);
     let post = tokio::runtime::Runtime::new().expect("threads").block_on(post(&m));
-    let payload = json!({ "post_id": post, "attempt": 0 }).to_string();
+    let payload = json!({ "post_id": post, "attempt": 1 }).to_string();
     let trigger = ["task", "trigger", TASK, "--payload", payload.as_str()];
     let with = |more: &[&str]| m.psn(&[&trigger[..], more].concat());
 
@@ -156,7 +156,7 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     assert_eq!(paged, all, "pages are the list, in order, without doubles");
 
     // A run that fails says so: there is no such post.
-    let nobody = json!({ "post_id": "00000000-0000-4000-8000-000000000000", "attempt": 0 }).to_string();
+    let nobody = json!({ "post_id": "00000000-0000-4000-8000-000000000000", "attempt": 1 }).to_string();
     let failed = m.psn(&["task", "trigger", TASK, "--payload", &nobody, "--wait", "90"]).exits(1);
     assert_eq!(failed.error()["code"], "task.run-failed");
 

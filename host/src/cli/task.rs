@@ -370,7 +370,9 @@ fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedError> {
     let lists = [("filter[status]", &runs.status), ("filter[taskIdentifier]", &runs.task), ("filter[tag]", &runs.tag)];
     for (name, values) in lists {
         if !values.is_empty() {
-            query.push((name, values.join(",")));
+            let text = values.join(",");
+            // The states are taken in any case; Trigger.dev knows them in capitals.
+            query.push((name, if name == "filter[status]" { text.to_ascii_uppercase() } else { text }));
         }
     }
     let wrong = |what: &str, text: &str| {

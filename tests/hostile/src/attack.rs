@@ -67,6 +67,10 @@ impl Attack {
         !self.expected.effects.is_empty()
     }
 
+    pub(crate) fn is_scripted(&self) -> bool {
+        matches!(self.made, Made::Scripted { .. })
+    }
+
     pub(crate) fn wants_database(&self) -> bool {
         self.manifests.iter().any(|m| m.contains("[db]"))
     }

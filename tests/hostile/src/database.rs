@@ -62,18 +62,19 @@ impl Database {
     pub(crate) async fn state(&mut self) -> Result<Vec<String>, SuiteError> {
         let mut state = Vec::with_capacity(STATE.len());
         for sql in STATE {
-            let text: Option<String> = sqlx::query_scalar::<_, Option<String>>(*sql).fetch_optional(&mut self.owner).await?.flatten();
+            let text: Option<String> =
+                sqlx::query_scalar::<_, Option<String>>(*sql).fetch_optional(&mut self.owner).await?.flatten();
             state.push(text.unwrap_or_default());
         }
         Ok(state)
     }
 
-    /// What is left of the plugins' sessions and their locks after a while.
+    /// What is left of the plugins' work after a while: statements, and transactions with their locks. A pooler keeps idle sessions.
     pub(crate) async fn left_over(&mut self) -> Result<Option<String>, SuiteError> {
         let until = Instant::now() + GONE;
         loop {
             let row = sqlx::query(
-                "select count(*), coalesce(max(query), '') from pg_catalog.pg_stat_activity where usename like $1",
+                "select count(*), coalesce(max(query), '') from pg_catalog.pg_stat_activity where usename like $1 and state is distinct from 'idle'",
             )
             .bind(ROLES)
             .fetch_one(&mut self.owner)

@@ -283,16 +283,16 @@ async fn tamper(world: &World, attack: &Attack, plugin: &str) -> Result<Option<(
     };
     let blob = world.project().join(".psn/plugins").join(format!("{}.wasm", field("sha256")));
     match attack.expected.tamper {
-        // One bit, in the manifest: it asks for the same and is another component.
+        // One bit, in the manifest's summary: it asks for the same and is another component.
         "component" => {
             let mut bytes = read(&blob)?;
-            let at = bytes.len() - 2;
+            let at = bytes.len() - 3;
             bytes[at] ^= 1;
             write(&blob, &bytes)?;
         }
         // Another attack's component in its place.
         "swap" => {
-            let other = attacks().iter().find(|a| a.id != attack.id && a.group == attack.group);
+            let other = attacks().iter().find(|a| a.id != attack.id && a.group == attack.group && a.is_scripted());
             write(&blob, &other.map(Attack::component).unwrap_or_default())?;
         }
         "capabilities" => {
