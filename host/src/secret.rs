@@ -177,6 +177,7 @@ mod tests {
     /// Says at compile time whether a type has a trait: the inherent constant is there only where it does, and goes first.
     macro_rules! has {
         ($bound:path, $ty:ty) => {{
+            #[allow(dead_code, reason = "it is there for types that have not the trait")]
             trait Without {
                 const HAS: bool = false;
             }
