@@ -9,7 +9,7 @@ const ROOM: usize = 16 << 10;
 const MAX_BYTES: u64 = 64 << 20;
 
 /// A run is not killed before this, in milliseconds: how late it is, is measured and not guessed.
-pub(crate) const LEAST_MS: u64 = 30_000;
+pub(crate) const LEAST_MS: u64 = 100_000;
 
 #[derive(Debug)]
 pub struct Attack {
