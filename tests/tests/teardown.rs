@@ -67,9 +67,11 @@ fn it_says_first_then_removes_and_setup_can_begin_again() {
     case.psn(&words(&confirmed(&case))).answer.exits(0);
 
     // The deleted database is offered, and only a person's word begins with an empty one.
-    let offered = case.psn(&SETUP).answer.exits(1);
-    assert_eq!(offered.error()["code"], "neon-provision.project-recoverable", "{}", offered.stdout);
-    case.psn(&["config", "set", "neon.ignore_deleted", &project]).answer.exits(0);
+    let offered = case.psn(&SETUP).answer.exits(4);
+    let need = &offered.event(|e| e["status"] == "needs_input")["needs"][0];
+    assert_eq!(need["name"], "neon.deleted_project", "{}", offered.stdout);
+    let leave = format!("leave:{project}");
+    case.psn(&["config", "set", "neon.deleted_project", &leave]).answer.exits(0);
     case.psn(&SETUP).answer.exits(0);
     assert_eq!((case.neon_projects().len(), case.trigger_projects().len()), (1, 1));
 }

@@ -39,6 +39,12 @@ pub fn rights(manifest: &Manifest) -> Vec<String> {
         let name = &tool.name;
         lines.extend(tool.args.iter().map(|args| format!("tool {name} {args:?}")));
         lines.extend(tool.env.iter().map(|secret| format!("tool {name} receives {secret}")));
+        lines.extend(tool.addresses.iter().map(|(variable, service)| format!("tool {name} told {service} in {variable}")));
+        for capture in &tool.capture {
+            let kept = capture.json.iter().map(|(pointer, secret)| format!("{pointer} as {secret}"));
+            let whole = capture.text.iter().map(|secret| format!("all as {secret}"));
+            lines.extend(kept.chain(whole).map(|what| format!("tool {name} {:?} keeps {what}", capture.args)));
+        }
         lines.extend(tool.install.iter().map(|install| format!("tool {name} installed by {install}")));
     }
     lines.extend(manifest.hub.facts.iter().map(|topic| format!("hub {topic}")));
@@ -99,6 +105,16 @@ mod tests {
             ("", "[secrets]\ngenerate = [\"A\"]\n".into(), "secret A made"),
             ("", "[[tool]]\nname = \"git\"\nargs = [[\"log\", \"-1\"]]\n".into(), "tool git [\"log\", \"-1\"]"),
             ("", "[[tool]]\nname = \"git\"\nargs = []\nenv = [\"K\"]\n".into(), "tool git receives K"),
+            (
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\n",
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\naddresses = { T_HOST = \"neon\" }\n".into(),
+                "tool t told neon in T_HOST",
+            ),
+            (
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\n",
+                "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], text = \"K\" }]\n".into(),
+                "tool t [\"a\"] keeps all as K",
+            ),
             ("", "[hub]\nfacts = [\"git\"]\n".into(), "hub git"),
             ("", "[settings]\nnames = [\"a.*\"]\n".into(), "setting a.*"),
             ("", "[vault]\ncontexts = [\"oauth:*\"]\n".into(), "vault oauth:*"),
