@@ -158,8 +158,9 @@ pub async fn drop_all(owner: &mut PgConnection, plugins: &[Manifest]) -> Result<
     let mut dropped = Vec::new();
     for role in plugins.chain([APP_ROLE.to_owned()]) {
         if role_exists(owner, &role).await? {
-            execute(owner, format!("DROP OWNED BY {role}; DROP ROLE {role}"), format!("dropping the role {role}"))
-                .await?;
+            // Only a member may take back what was granted to a role. One transaction, and the membership goes with the role.
+            let sql = format!("GRANT {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}");
+            execute(owner, sql, format!("dropping the role {role}")).await?;
             dropped.push(role);
         }
     }

@@ -108,7 +108,11 @@ fn key_rejected() -> Failure {
 
 /// The local hub runs the components as they are: it is told about them in the words of Trigger.dev's own build machines.
 fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Failure> {
-    let mut started = trigger::start_deployment(&tasks.content_hash, force)?;
+    let mut started = match trigger::start_deployment(&tasks.content_hash, force) {
+        // A run that was killed half-way left one in progress, which would be in the way until its time-out.
+        Err(error) if error.status() == Some(409) && !force => trigger::start_deployment(&tasks.content_hash, true)?,
+        started => started?,
+    };
     if started.outcome.as_deref() == Some("existing") {
         let existing = trigger::deployment(&started.id)?;
         if existing.status == "DEPLOYED" {
