@@ -69,7 +69,11 @@ fn written(files: &EnvFiles) -> BTreeMap<String, String> {
             }
         }
     }
-    assert_eq!(refused, ["a$$b", "$HOME", "${HOME}", "it's \"both\""], "what no form carries to every reader is refused");
+    assert_eq!(
+        refused,
+        ["a$$b", "$HOME", "${HOME}", "it's \"both\""],
+        "what no form carries to every reader is refused"
+    );
     kept
 }
 

@@ -21,8 +21,8 @@ pub use catalog::catalog_checks;
 pub use connection::{ConnectError, Purpose, TlsRoots, connect};
 pub use env_files::{EnvFiles, EnvFilesError, PERSON_KEYS};
 pub use migrate::{
-    MigrateError, MigrateReport, MigrationFacts, Version, all_versions, drop_roles, inspect_catalog, inspect_migrations,
-    migrate,
+    MigrateError, MigrateReport, MigrationFacts, Version, all_versions, drop_roles, inspect_catalog,
+    inspect_migrations, migrate,
 };
 pub use migrations::{Migrations, MigrationsError};
 pub use project::{ProjectDir, ProjectError};

@@ -39,7 +39,9 @@ pub fn rights(manifest: &Manifest) -> Vec<String> {
         let name = &tool.name;
         lines.extend(tool.args.iter().map(|args| format!("tool {name} {args:?}")));
         lines.extend(tool.env.iter().map(|secret| format!("tool {name} receives {secret}")));
-        lines.extend(tool.addresses.iter().map(|(variable, service)| format!("tool {name} told {service} in {variable}")));
+        lines.extend(
+            tool.addresses.iter().map(|(variable, service)| format!("tool {name} told {service} in {variable}")),
+        );
         for capture in &tool.capture {
             let kept = capture.json.iter().map(|(pointer, secret)| format!("{pointer} as {secret}"));
             let whole = capture.text.iter().map(|secret| format!("all as {secret}"));
