@@ -19,7 +19,7 @@ use crate::events::{Event, EventSink, StepEvent, StepStatus, Summary};
 use crate::hub::TlsRoots;
 use crate::plugins::registry::{Installed, Origin};
 use crate::redact::Redactor;
-use crate::runtime::{Runtime, RuntimeOptions};
+use crate::runtime::{CompileBounds, Compiler, Runtime, RuntimeOptions};
 use crate::secret::{MemoryBackend, Secret, Secrets};
 
 /// What Trigger.dev gives to each run.
@@ -73,7 +73,11 @@ pub async fn cloud_run(
         wanted.into_iter().filter_map(|n| variables.get(&n).map(|v| (n, Secret::new(v.as_str())))).collect();
     let secrets = Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor))?;
     let hub_id = variables.get(HUB_ID).cloned().unwrap_or_default();
-    let runtime = Runtime::new(RuntimeOptions { cache_dir: Some(cache()), ..RuntimeOptions::default() })?;
+    let runtime = Runtime::new(RuntimeOptions {
+        cache_dir: Some(cache()),
+        compiler: Compiler::this_program(CompileBounds::default()),
+        ..RuntimeOptions::default()
+    })?;
     let environment = Environment {
         settings: BTreeMap::from([("hub.kind".to_owned(), "cloud".to_owned()), ("hub.id".to_owned(), hub_id.clone())]),
         hub_id,

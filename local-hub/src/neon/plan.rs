@@ -165,7 +165,8 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        Caller { key_id: 1, account_id: uuid::Uuid::nil(), kind: KeyKind::Personal, orgs: vec!["org-a".into()] }
+        let reach = super::super::auth::Reach { orgs: vec!["org-a".into()], project: None };
+        Caller { key_id: 1, account_id: uuid::Uuid::nil(), kind: KeyKind::Personal, reach }
     }
 
     fn planned(json: serde_json::Value) -> Result<Plan, ApiError> {

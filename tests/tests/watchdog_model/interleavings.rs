@@ -138,7 +138,7 @@ fn no_interleaving_publishes_twice_or_loses_the_post() {
     runtime.block_on(hub.sql(
         "INSERT INTO users (email) VALUES ('a@example.org'); UPDATE psn.kinds SET backoff_min = '0', backoff_max = '0'",
     ));
-    let cases = if psn_tests::sample::is_full() { 2_000 } else { 96 };
+    let cases = if psn_tests::sample::is_wide() { 2_000 } else { 96 };
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&prop::collection::vec(step(), 5..60), |steps| {
         runtime.block_on(async {

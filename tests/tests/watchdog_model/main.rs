@@ -153,7 +153,7 @@ async fn no_post_is_lost_and_none_published_twice() {
 async fn killed_at_any_moment_the_next_ticks_put_it_right() {
     let hub = Hub::start(7).await;
     hub.world.lock().calm = true;
-    let step = if psn_tests::sample::is_full() { 1 } else { 41 };
+    let step = if psn_tests::sample::is_wide() { 1 } else { 41 };
     let mut at = 1;
     loop {
         hub.sql("DELETE FROM posts; DELETE FROM users; INSERT INTO users (email) VALUES ('a@example.org')").await;
