@@ -68,8 +68,8 @@ impl Server {
         Rig::new(Db::new(&manifest(GRANTS), DbAccess::new(Some(Secret::new(self.url.clone())), self.tls.clone())))
     }
 
-    pub(super) async fn admin(&mut self, sql: &'static str) {
-        sqlx::raw_sql(sql).execute(&mut self.admin).await.unwrap();
+    pub(super) async fn admin(&mut self, sql: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut self.admin).await.unwrap();
     }
 }
 
@@ -384,18 +384,20 @@ async fn deadlines_powerful_roles_and_no_database() {
 #[tokio::test]
 async fn the_first_party_plugins_statements_run() {
     let mut server = Server::start().await;
-    for migration in [
-        include_str!("../../../../../migrations/0001_roles.sql"),
-        include_str!("../../../../../migrations/0002_tables.sql"),
-        include_str!("../../../../../migrations/0003_row_level_security.sql"),
-        include_str!("../../../../../migrations/0004_watchdog.sql"),
-        "ALTER ROLE psn_plugin_watchdog LOGIN PASSWORD 'test-password'; GRANT SELECT, UPDATE ON posts TO psn_plugin_watchdog;
-         INSERT INTO users (id, email) VALUES ('00000000-0000-4000-8000-00000000000a', 'a@example.com');
-         INSERT INTO posts (id, user_id, platform, content, status, scheduled_at, rescue_at)
-         VALUES ('00000000-0000-4000-8000-00000000000b', '00000000-0000-4000-8000-00000000000a', 'nowhere', 'c', 'scheduled', now(), now() - interval '1 minute')",
-    ] {
-        server.admin(migration).await;
+    for migration in crate::hub::Migrations::embedded().iter() {
+        server.admin(migration.sql.as_str()).await;
     }
+    server
+        .admin(
+            "ALTER ROLE psn_plugin_watchdog LOGIN PASSWORD 'test-password';
+             GRANT USAGE ON SCHEMA psn TO psn_plugin_watchdog;
+             GRANT ALL ON ALL TABLES IN SCHEMA public, psn TO psn_plugin_watchdog;
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA psn TO psn_plugin_watchdog;
+             INSERT INTO users (id, email) VALUES ('00000000-0000-4000-8000-00000000000a', 'a@example.com');
+             INSERT INTO posts (id, user_id, platform, content, status, scheduled_at, rescue_at)
+             VALUES ('00000000-0000-4000-8000-00000000000b', '00000000-0000-4000-8000-00000000000a', 'nowhere', 'c', 'scheduled', now(), now() - interval '1 minute')",
+        )
+        .await;
     server.url = server.url.replace("psn_plugin_tester", "psn_plugin_watchdog");
     let mut ran = Vec::new();
     for (manifest, source) in [
@@ -416,34 +418,53 @@ async fn the_first_party_plugins_statements_run() {
         let mut rig =
             Rig::new(Db::new(&manifest, DbAccess::new(Some(Secret::new(server.url.clone())), server.tls.clone())));
         for sql in super::statements(source) {
-            let params: Vec<Value> =
-                (1..=4).filter(|n| sql.contains(&format!("${n}"))).map(|n| parameter(&sql, n)).collect();
+            let params = parameters(&sql);
             let rows = query(&mut rig, &sql, params).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
             ran.push(rows);
         }
     }
     assert!(ran.len() >= 10, "{}", ran.len());
-    // The claim came first, and found the post that is due.
-    assert_eq!(ran[0].columns, ["id", "attempt", "run_id", "has_begun", "is_too_late", "lag_s"]);
-    let claimed: Vec<_> = ran[0].rows[0].iter().map(shown).collect();
-    assert_eq!(
-        claimed[..5],
-        [Value::Uuid(BOB.to_owned()), Value::Int64(0), Value::Null, Value::Boolean(false), Value::Null]
-            .map(|v| shown(&v))
-    );
-    assert!(matches!(ran[0].rows[0][5], Value::Float64(lag) if lag >= 60.0), "{claimed:?}");
+    // The lease came first, and found the post that is due.
+    let leased = ran[0].rows[0].iter().map(shown);
+    let leased: std::collections::BTreeMap<_, _> = ran[0].columns.iter().map(String::as_str).zip(leased).collect();
+    for (column, value) in [
+        ("id", Value::Uuid(BOB.to_owned())),
+        ("attempt", Value::Int64(0)),
+        ("run_id", Value::Null),
+        ("has_begun", Value::Boolean(false)),
+        ("is_late", Value::Boolean(false)),
+    ] {
+        assert_eq!(leased[column], shown(&value), "{column}: {leased:?}");
+    }
+    let lag = ran[0].columns.iter().position(|c| c == "lag_s").unwrap();
+    assert!(matches!(ran[0].rows[0][lag], Value::Float64(lag) if lag >= 60.0), "{leased:?}");
 }
 
-/// What the plugins give for a parameter, told from where it stands.
-fn parameter(sql: &str, n: usize) -> Value {
-    let stands = |with: &str| sql.contains(&with.replace('#', &format!("${n}")));
-    if stands("WHERE id = #") {
-        Value::Uuid(BOB.to_owned())
-    } else if stands("attempt = #") || stands("LIMIT #") || stands("# * interval") {
-        Value::Int64(1)
-    } else if stands("SET status = #") {
-        text("failed")
-    } else {
-        text("words")
-    }
+/// What the plugins give for the parameters of a statement: by its function, or told from where they stand.
+fn parameters(sql: &str) -> Vec<Value> {
+    let count = (1..=9).take_while(|n| sql.contains(&format!("${n}"))).count();
+    let function = sql.split("psn.").nth(1).and_then(|rest| rest.split('(').next());
+    let kinds = match function {
+        Some("lease") => "ii",
+        Some("postpone") => "uiib",
+        Some("park" | "fail" | "finish") => "uit",
+        Some("confirm") => "uitit",
+        Some("begin_side_effect") => "ui",
+        Some("begin_tick" | "unnotified" | "prune" | "gauges") => "i",
+        Some("end_tick") => "u",
+        Some("notified") => "j",
+        Some(other) => panic!("psn.{other} takes what?"),
+        None => "u",
+    };
+    kinds
+        .chars()
+        .take(count)
+        .map(|kind| match kind {
+            'u' => Value::Uuid(BOB.to_owned()),
+            'i' => Value::Int64(1),
+            'b' => Value::Boolean(false),
+            'j' => Value::Json("[]".to_owned()),
+            _ => text("words"),
+        })
+        .collect()
 }
