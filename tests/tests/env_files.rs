@@ -27,6 +27,7 @@ const VALUES: &[&str] = &[
     "one\ntwo",
     "tab\there",
     "$5 and 5$",
+    "5$ and $",
     "a$$b",
     "$HOME",
     "${HOME}",
@@ -71,7 +72,7 @@ fn written(files: &EnvFiles) -> BTreeMap<String, String> {
     }
     assert_eq!(
         refused,
-        ["a$$b", "$HOME", "${HOME}", "it's \"both\""],
+        ["ends\\", "$5 and 5$", "a$$b", "$HOME", "${HOME}", "it's \"both\""],
         "what no form carries to every reader is refused"
     );
     kept

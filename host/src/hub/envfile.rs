@@ -98,12 +98,18 @@ pub fn render(value: &str) -> Result<String, EnvError> {
     if value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.,:/@%+-".contains(&b)) {
         return Ok(value.to_owned());
     }
-    // bun expands $NAME and ${NAME} even inside single quotes.
-    if value
-        .match_indices('$')
-        .any(|(i, _)| value[i + 1..].starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_alphabetic()))
-    {
-        return Err(EnvError::Unwritable("it holds `$` before a name, which some env file readers replace"));
+    // bun expands $NAME, ${NAME} and $1 even inside single quotes, and takes the backslash of `\$` away.
+    let starts_name = |c: char| c == '{' || c == '_' || c.is_ascii_alphanumeric();
+    if value.match_indices('$').any(|(i, _)| value[i + 1..].starts_with(starts_name) || value[..i].ends_with('\\')) {
+        return Err(EnvError::Unwritable(
+            "it holds `$` before a letter or digit, or after a backslash, which some env file readers replace",
+        ));
+    }
+    // bun reads `\'` as a quote that does not close, and goes on into the next line.
+    if value.ends_with('\\') {
+        return Err(EnvError::Unwritable(
+            "it ends with a backslash, which some env file readers take for part of the quote",
+        ));
     }
     if !value.contains('\'') {
         return Ok(format!("'{value}'"));
@@ -258,7 +264,7 @@ mod tests {
             ("a b", "'a b'"),
             ("a#b", "'a#b'"),
             ("a\"b\\c`d", "'a\"b\\c`d'"),
-            ("$5 $", "'$5 $'"),
+            ("5$ $", "'5$ $'"),
             ("a'b", "\"a'b\""),
             ("one\ntwo", "'one\ntwo'"),
             ("ünï", "'ünï'"),
@@ -266,7 +272,7 @@ mod tests {
         ] {
             assert_eq!(render(value).as_deref(), Ok(form));
         }
-        for value in ["a\0", "a\rb", "$HOME", "x${A}", "a'b\"c", "a'b\nc", "'$", "'\\"] {
+        for value in ["a\0", "a\rb", "$HOME", "x${A}", "$5", "a\\$ b", "ends\\", "a'b\"c", "a'b\nc", "'$", "'\\"] {
             assert!(render(value).is_err(), "{value:?}");
         }
     }
