@@ -226,7 +226,7 @@ routes = ["GET /", "GET /projects", "POST /projects", "GET /projects/{project}",
 [http.capture]
 "POST /projects" = { "/connection_uris/0/connection_uri" = "DATABASE_URL_DIRECT" }
 "GET /projects/{project}/connection_uri?pooled=true" = { "/uri" = "DATABASE_URL" }
-"GET /projects/{project}/connection_uri?pooled=true&role_name=psn_app" = { "/uri" = "DATABASE_URL_APP" }
+"GET /projects/{project}/connection_uri?pooled=true&role_name=psn_app" = { "/uri" = "DATABASE_URL_READER" }
 [[http]]
 service = "root"
 base = "https://api.example.com"
@@ -318,7 +318,7 @@ routes = ["GET /", "GET /{a}/{b}"]
         assert_eq!(capture(&format!("{uri}?pooled=true&database_name=hub")).unwrap().as_deref(), Some("DATABASE_URL"));
         assert_eq!(
             capture(&format!("{uri}?role_name=psn_app&pooled=true")).unwrap().as_deref(),
-            Some("DATABASE_URL_APP")
+            Some("DATABASE_URL_READER")
         );
         assert_eq!(capture(&format!("{uri}?%70ooled=tru%65")).unwrap().as_deref(), Some("DATABASE_URL"));
         assert_eq!(capture("/projects").unwrap(), None);
