@@ -3,8 +3,11 @@
 mod parsers;
 mod printers;
 
+/// A name, and what must hold for any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// By name, as in `fuzz/fuzz_targets` and `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("manifest", parsers::manifest),
     ("lock", parsers::lock),
     ("env_file", parsers::env_file),

@@ -69,6 +69,8 @@ impl Helps {
             // `--project DIR` and its like may stand before the command.
             match words.by_ref().find(|w| !w.starts_with("--") && w.chars().any(|c| c.is_ascii_lowercase())) {
                 Some(word) if below.contains(word) => path.push(word.to_owned()),
+                // Filled in while psn runs.
+                Some(word) if word.starts_with('{') => break,
                 Some(word) => return Some(format!("psn {command}: there is no `psn {} {word}`", path.join(" "))),
                 None => break,
             }

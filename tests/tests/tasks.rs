@@ -132,8 +132,8 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
 
     // Lists, by each filter, and page by page.
     let by = |args: &[&str]| ids(&m.psn(&[&["task", "runs"], args].concat()).exits(0));
-    assert_eq!(by(&["--tag", "post:1"]), [first.clone()]);
-    assert_eq!(by(&["--status", "canceled"]), [second.clone()]);
+    assert_eq!(by(&["--tag", "post:1"]), std::slice::from_ref(&first));
+    assert_eq!(by(&["--status", "canceled"]), std::slice::from_ref(&second));
     assert!(by(&["--status", "FAILED"]).is_empty());
     assert!(by(&["--task", "watchdog", "--tag", "later"]).is_empty());
     assert_eq!(by(&["--from", "2020-01-01T00:00:00Z", "--to", "2021-01-01T00:00:00Z"]), Vec::<String>::new());

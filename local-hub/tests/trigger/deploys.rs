@@ -162,7 +162,7 @@ async fn deployments_end_when_they_fail_or_are_forgotten() {
         (json!({ "type": "UNMANAGED" }), "UNMANAGED deployments are not supported"),
         (
             json!({ "isNativeBuild": true }),
-            "The local hub has no build server. Deploy with `psn run trigger-provision`, or pass --local-build to the trigger.dev CLI.",
+            "The local hub has no build server. Deploy with `psn run trigger-provision`, or pass --local-bundle to the trigger.dev CLI.",
         ),
     ] {
         hub.initialize(key, more).await.refused(400, message);

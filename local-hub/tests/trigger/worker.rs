@@ -116,7 +116,7 @@ async fn plans_pauses_keys_and_short_tokens() {
     // The free plan: hourly at most, and the deployment says so in the vendor's words.
     let often = json!({ "id": "often", "schedule": { "cron": "*/15 * * * *", "timezone": "UTC" } });
     let id = hub.initialize(&project.prod, json!({})).await.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(hub.register(&project.prod, &id, &[often.clone()]).await.status, 400);
+    assert_eq!(hub.register(&project.prod, &id, std::slice::from_ref(&often)).await.status, 400);
     let failed = hub.get(&format!("/api/v1/deployments/{id}"), &project.prod).await.ok("GetDeploymentResponseBody");
     assert_eq!((&failed["status"], &failed["errorData"]["name"]), (&json!("FAILED"), &json!("SchedulePlanLimitError")));
     plan("unlimited").await;
@@ -218,7 +218,7 @@ async fn killed_again_and_again_the_engine_loses_and_doubles_nothing() {
     }
     let attempts = hub.runner.calls().len();
     assert!(
-        attempts >= RUNS && attempts <= RUNS + KILLS * AT_ONCE,
+        (RUNS..=RUNS + KILLS * AT_ONCE).contains(&attempts),
         "{attempts} attempts of {RUNS} runs with {KILLS} kills"
     );
     let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM trigger.runs").fetch_one(&hub.db).await.unwrap();

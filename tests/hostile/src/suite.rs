@@ -177,7 +177,8 @@ async fn observe(world: &mut World, attack: &Attack, effects: &mut Effects) -> R
         Some(database) => Some(database.state().await?),
         None => None,
     };
-    (world.web.take(), world.inside.take());
+    world.web.take();
+    world.inside.take();
     let limit = Duration::from_millis(expected.within_ms.max(crate::attack::LEAST_MS));
     let ran = run(world.command(&["run", &plugin]), limit).await?;
     let seen = Seen {

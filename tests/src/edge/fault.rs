@@ -18,6 +18,9 @@ pub enum Fault {
     AppliedButUnanswered,
 }
 
+/// Status, headers, body.
+pub(super) type Reply = (u16, Vec<(String, String)>, Vec<u8>);
+
 impl Fault {
     pub const ALL: [Fault; 23] = [
         Fault::Refused,
@@ -60,7 +63,7 @@ impl Fault {
     }
 
     /// A reply of a service that did nothing.
-    pub(super) fn refusal(self) -> Option<(u16, Vec<(String, String)>, Vec<u8>)> {
+    pub(super) fn refusal(self) -> Option<Reply> {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let json = |status: u16, more: Vec<(String, String)>| {
             let mut headers = vec![header("content-type", "application/json")];

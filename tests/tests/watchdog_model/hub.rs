@@ -94,9 +94,15 @@ impl Hub {
         let events = Arc::new(Recorder::default());
         let sink = EventSink::new(Arc::clone(&events));
         let deadline = Deadline::after(Duration::from_secs(120));
-        let report =
-            hub::migrate(&hub::Migrations::embedded(), &secrets, &tls, &[installed.manifest.clone()], &sink, deadline)
-                .await;
+        let report = hub::migrate(
+            &hub::Migrations::embedded(),
+            &secrets,
+            &tls,
+            std::slice::from_ref(&installed.manifest),
+            &sink,
+            deadline,
+        )
+        .await;
         let report = report.unwrap_or_else(|e| panic!("{e}"));
         for check in &report.checks {
             assert_eq!(check.status, psn::events::CheckStatus::Pass, "{check:?}");

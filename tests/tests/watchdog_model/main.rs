@@ -54,10 +54,11 @@ async fn story(hub: &mut Hub, seed: u64, table: &mut Table) {
             inner.calm = !faults;
             let watchdogs = if faults { 1 + inner.chance() % 3 } else { 1 };
             let kills: Vec<Option<u32>> = (0..watchdogs)
-                .map(|_| (faults && inner.chance() % 2 == 0).then(|| (inner.chance() % 4_000) as u32))
+                .map(|_| (faults && inner.chance().is_multiple_of(2)).then(|| (inner.chance() % 4_000) as u32))
                 .collect();
             // Mostly forward; sometimes the clock is set back.
-            let minutes = if faults && inner.chance() % 8 == 0 { -90 } else { 20 + (inner.chance() % 200) as i64 };
+            let minutes =
+                if faults && inner.chance().is_multiple_of(8) { -90 } else { 20 + (inner.chance() % 200) as i64 };
             (watchdogs, kills, minutes)
         };
         let roll = hub.world.lock().chance() % 10;

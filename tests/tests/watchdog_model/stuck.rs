@@ -30,6 +30,9 @@ async fn field(hub: &Hub, id: Uuid, what: &str) -> String {
         .unwrap_or_else(|e| panic!("{what}: {e}"))
 }
 
+/// Name, status at Trigger.dev, change of the post, more SQL, what the result counts, the status of the post afterwards.
+type Case = (&'static str, Option<&'static str>, &'static str, &'static str, Value, &'static str);
+
 async fn clear(hub: &Hub) {
     hub.sql("DELETE FROM posts; UPDATE psn.watchdog SET tick_until = '-infinity'").await;
     hub.world.lock().runs.clear();
@@ -42,8 +45,7 @@ async fn every_kind_of_stuck_has_its_answer() {
     hub.world.lock().calm = true;
     let begun = "side_effect_at = now() - interval '1 hour'";
     let silent = "INSERT INTO psn.post_attempts (post_id, attempt, run_id, alive_at) SELECT id, 1, 'run_x', now() - interval '1 hour' FROM posts";
-    // name, status at Trigger.dev, change of the post, more SQL, what the result counts, the post's status afterwards
-    let cases: [(&str, Option<&str>, &str, &str, Value, &str); 24] = [
+    let cases: [Case; 24] = [
         ("never started", None, "status = 'scheduled', attempt = 0", "", json!({"retriggered": 1}), "publishing"),
         ("started and silent", Some("EXECUTING"), "", silent, json!({"retriggered": 1}), "publishing"),
         ("begun and silent", Some("EXECUTING"), begun, silent, json!({"parked": 1}), "parked"),

@@ -65,7 +65,7 @@ fn seconds(n: u64) -> Deadline {
 
 #[track_caller]
 fn refusal(answer: Result<PgConnection, ConnectError>, code: &str) -> crate::error::CodedError {
-    let error = answer.err().expect("a refusal").coded();
+    let error = answer.expect_err("a refusal").coded();
     assert_eq!(error.code, code, "{error}");
     assert!(!error.fix.is_empty());
     assert!(!error.message.contains("test-password"), "{error}");

@@ -84,8 +84,11 @@ pub(crate) async fn ensure_account(db: &PgPool, key_digest: &[u8; 32]) -> Result
     tx.commit().await
 }
 
+/// Key, account, whether it is an organization's, the organizations in its reach, the project that it is for.
+type KeyRow = (i64, Uuid, bool, Vec<String>, Option<String>);
+
 pub(crate) async fn caller(db: &PgPool, key_digest: &[u8; 32]) -> Result<Option<Caller>, sqlx::Error> {
-    let row: Option<(i64, Uuid, bool, Vec<String>, Option<String>)> = sqlx::query_as(
+    let row: Option<KeyRow> = sqlx::query_as(
         "SELECT k.id, k.account_id, k.kind = 'organization',
                 ARRAY(SELECT o.id FROM neon.organizations o
                       WHERE o.account_id = k.account_id AND (k.org_id IS NULL OR o.id = k.org_id) ORDER BY o.id), k.project_id
