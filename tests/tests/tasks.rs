@@ -92,7 +92,7 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     let shown = m.psn(&["task", "show", &first]).exits(0);
     assert_eq!(
         shown.result()["output"],
-        json!({ "post_id": post, "outcome": "published", "external_id": shown.result()["output"]["external_id"] })
+        json!({ "post_id": post, "attempt": 1, "outcome": "published", "external_id": shown.result()["output"]["external_id"] })
     );
     assert_eq!(shown.result()["payload"]["post_id"], post);
 

@@ -1,7 +1,7 @@
 //! What people see on standard error: the events, as lines.
 use std::io::Write as _;
 
-use crate::events::{CheckStatus, Event, Level, StepStatus};
+use crate::events::{CheckStatus, Event, Level, StepStatus, steers};
 
 /// A view of events. `color` where a terminal shows it.
 pub(super) fn view(color: bool) -> Box<dyn Fn(&Event) + Send + Sync> {
@@ -119,5 +119,5 @@ fn texts<'a>(data: &'a serde_json::Value, key: &str) -> impl Iterator<Item = Str
 
 /// A component's words must not move the cursor or look like psn's own lines.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }

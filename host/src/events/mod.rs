@@ -2,5 +2,6 @@
 mod sink;
 mod types;
 
+pub(crate) use sink::steers;
 pub use sink::{EventSink, Output, Recorder, Sink, redact_value};
 pub use types::{Check, CheckStatus, Event, Level, Need, NextCommand, SCHEMA_NAME, StepEvent, StepStatus, Summary};

@@ -66,13 +66,14 @@ impl Output {
     }
 }
 
-/// JSON leaves some characters as they are that steer terminals, end lines for some readers, or reorder what a person sees. They can
-/// only stand in strings, where an escape means the same.
+/// Characters that steer terminals, end lines for some readers, or reorder what a person sees.
+pub(crate) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// JSON leaves some of them as they are. They can only stand in strings, where an escape means the same.
 fn escaped(line: String) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     if !line.contains(steers) {
         return line;
     }
