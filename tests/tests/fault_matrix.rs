@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use psn_tests::edge::{Call, Fault, SqlFault};
 use psn_tests::fix::{documented, error_of, follow, is_documented};
-use psn_tests::rig::{Ended, Rig};
+use psn_tests::rig::{Case, Ended, Rig};
 use psn_tests::{found, sample};
 use serde_json::Value;
 
