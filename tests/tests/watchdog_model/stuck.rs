@@ -258,8 +258,8 @@ async fn the_lease_holds_under_any_plan() {
         assert_eq!((leased, moved), (10, 10), "{settings}");
     }
     // As the watchdog's own role, policies and all: no scan of the table.
-    hub.sql("UPDATE posts SET rescue_at = now() + interval '1 day' WHERE rescue_at IS NOT NULL; VACUUM ANALYZE posts;")
-        .await;
+    hub.sql("UPDATE posts SET rescue_at = now() + interval '1 day' WHERE rescue_at IS NOT NULL").await;
+    hub.sql("VACUUM ANALYZE posts").await;
     let scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'posts'";
     let before = hub.number(scans).await;
     assert_eq!(hub.tick().await["claimed"], 0);
