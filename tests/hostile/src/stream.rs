@@ -68,6 +68,13 @@ fn speaks_as_psn(event: &Value, plugin: &str) -> bool {
                     .is_some_and(|needs| needs.iter().any(|n| n["next"].to_string().contains(FORGED)))
                 || code.is_some_and(|c| c.contains(FORGED) && !c.starts_with(&format!("{plugin}.")))
         }
+        // A refusal quotes what was refused: nothing of it stands outside of the quotation marks.
+        Some("error") => {
+            let mut rest = event.clone();
+            let message = rest["error"]["message"].take();
+            rest.to_string().contains(FORGED)
+                || message.as_str().is_none_or(|m| m.split('`').step_by(2).any(|outside| outside.contains(FORGED)))
+        }
         _ => true,
     }
 }

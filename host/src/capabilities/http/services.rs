@@ -7,6 +7,7 @@ use url::{Host, Url};
 
 use super::address::is_global;
 use super::route::Route;
+use crate::capabilities::clean::quoted;
 use crate::error::CodedError;
 use crate::plugins::manifest::{Auth, HttpService};
 use crate::secret::is_secret_name;
@@ -55,13 +56,13 @@ impl ServiceMap {
 /// What is wrong with the services that a manifest or the map of services names.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    #[error("http service `{service}`: the base `{base}` in the manifest is not usable: {reason}")]
+    #[error("http service `{service}`: the base {} in the manifest is not usable: {reason}", quoted(.base))]
     Base { service: String, base: String, reason: &'static str },
-    #[error("http service `{service}`: the base `{base}` in config/services.toml is not usable: {reason}")]
+    #[error("http service `{service}`: the base {} in config/services.toml is not usable: {reason}", quoted(.base))]
     Override { service: String, base: String, reason: &'static str },
-    #[error("http service `{service}`: `{route}` is no route: {reason}")]
+    #[error("http service `{service}`: {} is no route: {reason}", quoted(.route))]
     Route { service: String, route: String, reason: String },
-    #[error("http service `{service}`: the capture rule `{rule}` is not usable: {reason}")]
+    #[error("http service `{service}`: the capture rule {} is not usable: {reason}", quoted(.rule))]
     Capture { service: String, rule: String, reason: String },
     #[error("http service `{service}`: {field} is not usable: {reason}")]
     Secret { service: String, field: &'static str, reason: String },
