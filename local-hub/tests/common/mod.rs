@@ -60,7 +60,7 @@ impl Drop for TempHome {
             let Ok(dir) = fs::canonicalize(entry.path()) else {
                 continue;
             };
-            for pid in processes(&dir) {
+            for pid in processes(&dir).into_iter().chain(poolers(&dir)) {
                 kill(pid, Signal::KILL);
             }
         }
@@ -79,6 +79,20 @@ pub fn processes(dir: &Path) -> Vec<u32> {
     entries
         .filter_map(|e| e.file_name().to_str()?.parse().ok())
         .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data))
+        .collect()
+}
+
+/// The poolers of the cluster in `dir`: their last argument is its pooler's settings.
+fn poolers(dir: &Path) -> Vec<u32> {
+    let ini = dir.join("pgbouncer.ini");
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let last = arguments.split(|b| *b == 0).rfind(|a| !a.is_empty());
+            last.is_some_and(|a| a == ini.as_os_str().as_encoded_bytes())
+        })
         .collect()
 }
 
