@@ -12,7 +12,9 @@ fi
 # A folder of its own: what cargo-component leaves there is not what the host's build embeds.
 target=${CARGO_TARGET_DIR:-$PWD/target}/cargo-component
 names=()
-for manifest in plugins/*/Cargo.toml examples/*/Cargo.toml; do
+# A crate with a manifest of psn's is a component; one without is a library of several.
+for manifest in plugins/*/plugin.toml examples/*/plugin.toml; do
+    manifest=${manifest%plugin.toml}Cargo.toml
     names+=("$(sed -n 's/^name = "\(.*\)"$/\1/p;T;q' "$manifest")")
 done
 
