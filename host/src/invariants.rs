@@ -91,7 +91,7 @@ mod tests {
             "[plugin]\n", "name = \"a-b\"\n", "version = \"0.1.0\"\n", "world = \"psn:plugin/step@0.1.0\"\n", "summary = \"s\"\n", "[[http]]\n",
             "service = \"x\"\n", "base = \"https://x.example\"\n", "routes = [\"GET /a/{b}\"]\n", "auth = { bearer = \"A\" }\n", "[db]\n",
             "\"posts\" = { select = [\"id\"] }\n", "\"f(int)\" = { execute = true }\n", "[limits]\n", "memory = \"1MiB\"\n", "deadline = \"5s\"\n",
-            "[secrets]\n", "names = [\"A_*\"]\n", "inject = [\"B\"]\n", "[task]\n", "[[tool]]\n", "args = [[\"{}\"]]\n", "\"", "\n", "=", "]",
+            "[secrets]\n", "names = [\"A_*\"]\n", "inject = { \"GET /a\" = { \"/b\" = [\"B\"] } }\n", "[task]\n", "[[tool]]\n", "args = [[\"{}\"]]\n", "\"", "\n", "=", "]",
         ])) {
             parsers::manifest(&[b"[plugin]\nname = \"x\"\nversion = \"0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"\"\n", data.as_slice()].concat());
             parsers::manifest(&data);

@@ -98,7 +98,8 @@ pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
 pub(crate) fn quoted(text: &str) -> String {
     /// Bytes. Enough to recognise what was meant.
     const MAX: usize = 200;
-    format!("`{}`", cut(&text.escape_debug().to_string(), MAX))
+    // Nor does it end the quotes.
+    format!("`{}`", cut(&text.escape_debug().to_string().replace('`', "\\u{60}"), MAX))
 }
 
 #[cfg(test)]
@@ -120,6 +121,12 @@ mod tests {
         ] {
             assert_eq!(printable(text), clean, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_quoted_text_cannot_end_its_quotes() {
+        assert_eq!(quoted("a` is fine; run `rm"), "`a\\u{60} is fine; run \\u{60}rm`");
+        assert_eq!(quoted("\u{202e}\n"), "`\\u{202e}\\n`");
     }
 
     #[test]

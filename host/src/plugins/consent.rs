@@ -73,8 +73,10 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
                 list(captured.values())
             ));
         }
-        if !service.inject.is_empty() {
-            asks.push(format!("have psn send secrets to {}: {}", service.service, list(&service.inject)));
+        for (route, places) in &service.inject {
+            let places = places.iter().map(|(pointer, names)| format!("{} at {pointer}", list(names)));
+            let places: Vec<_> = places.collect();
+            asks.push(format!("have psn send secrets to {} {route}: {}", service.service, list(&places)));
         }
     }
     for (table, grant) in &manifest.db {
@@ -199,7 +201,7 @@ base = "https://console.neon.tech/api/v2"
 auth = { bearer = "NEON_API_KEY" }
 routes = ["GET /projects", "POST /projects"]
 capture = { "POST /projects" = { "/uri" = "DATABASE_URL" } }
-inject = ["HUB_ENCRYPTION_KEY"]
+inject = { "POST /projects" = { "/v/key" = ["HUB_ENCRYPTION_KEY"] } }
 [db]
 "posts" = { select = ["id", "status"], update = ["status"], delete = true }
 "psn.f(int)" = { execute = true }
@@ -232,7 +234,7 @@ env = ["C_KEY"]
             [
                 "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects, POST /projects",
                 "have psn keep from the answer to neon POST /projects: DATABASE_URL",
-                "have psn send secrets to neon: HUB_ENCRYPTION_KEY",
+                "have psn send secrets to neon POST /projects: HUB_ENCRYPTION_KEY at /v/key",
                 "in the hub's database, posts: read id, status; change status; delete rows",
                 "in the hub's database, psn.f(int): call it",
                 "know whether these secrets are there, not what they are: A_*",

@@ -107,9 +107,17 @@ pub struct HttpService {
     /// Route (with query parameters that must be equal, where given) → JSON pointer → name of the secret.
     #[serde(default)]
     pub capture: BTreeMap<String, BTreeMap<String, String>>,
-    /// Secrets that a JSON body may carry to this service by reference. A trailing `*` is a prefix.
+    /// Route → JSON pointer into the request's body, in which `*` is any one key or index → secrets that may stand there by
+    /// reference; a trailing `*` of a name is a prefix.
     #[serde(default)]
-    pub inject: Vec<String>,
+    pub inject: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+}
+
+impl HttpService {
+    /// Names and prefixes of the secrets that may be sent to the service.
+    pub fn injected(&self) -> impl Iterator<Item = &String> {
+        self.inject.values().flat_map(BTreeMap::values).flatten()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -21,7 +21,11 @@ pub fn rights(manifest: &Manifest) -> Vec<String> {
                 values.iter().map(|(pointer, secret)| format!("http {name} {route} keeps {pointer} as {secret}")),
             );
         }
-        lines.extend(service.inject.iter().map(|secret| format!("http {name} is sent {secret}")));
+        for (route, places) in &service.inject {
+            for (pointer, secrets) in places {
+                lines.extend(secrets.iter().map(|secret| format!("http {name} {route} is sent {secret} at {pointer}")));
+            }
+        }
     }
     for (table, grant) in &manifest.db {
         for (right, columns) in [("select", &grant.select), ("insert", &grant.insert), ("update", &grant.update)] {
@@ -98,7 +102,11 @@ mod tests {
         let one_more: &[(&str, String, &str)] = &[
             ("", plain.clone(), "http neon GET /a"),
             (&plain, with("auth = { bearer = \"KEY\" }\n"), "http neon signed in with KEY"),
-            (&plain, with("inject = [\"A_*\"]\n"), "http neon is sent A_*"),
+            (
+                &plain,
+                with("inject = { \"GET /a\" = { \"/v/*\" = [\"A_*\"] } }\n"),
+                "http neon GET /a is sent A_* at /v/*",
+            ),
             (&plain, with("capture = { \"GET /a\" = { \"/u\" = \"URL\" } }\n"), "http neon GET /a keeps /u as URL"),
             ("", "[db]\n\"posts\" = { select = [\"id\"] }\n".into(), "db posts select id"),
             ("", "[db]\n\"posts\" = { delete = true }\n".into(), "db posts delete"),

@@ -26,7 +26,8 @@ struct Service {
     routes: Vec<String>,
     /// Route, then JSON pointer, then secret.
     capture: BTreeMap<String, BTreeMap<String, String>>,
-    inject: Vec<String>,
+    /// Route, then JSON pointer, then secrets.
+    inject: BTreeMap<String, BTreeMap<String, Vec<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,10 +101,12 @@ impl Manifest {
             "plugin.toml: routes of service \"{}\" lack a line for \"{line}\"",
             request.service
         );
-        for name in references(request.body.as_deref().unwrap_or_default()) {
+        let here = service.inject.iter().filter(|(route, _)| route_matches(route, &line));
+        let places: Vec<_> = here.flat_map(|(_, places)| places).collect();
+        for (at, name) in references(request.body.as_deref().unwrap_or_default()) {
             assert!(
-                allows(&service.inject, &name),
-                "plugin.toml: inject of service \"{}\" lacks \"{name}\"",
+                places.iter().any(|(pointer, names)| pointer_matches(pointer, &at) && allows(names, &name)),
+                "plugin.toml: inject of service \"{}\" lacks \"{line}\" = {{ \"{at}\" = [\"{name}\"] }}",
                 request.service
             );
         }
@@ -147,7 +150,7 @@ impl Manifest {
                 Auth::Bearer(secret) | Auth::Header { secret } => secret,
             });
             let captured = service.capture.values().flat_map(BTreeMap::values);
-            service.inject.iter().chain(auth).chain(captured)
+            service.inject.values().flat_map(BTreeMap::values).flatten().chain(auth).chain(captured)
         });
         let of_tools = self.tool.iter().flat_map(|tool| {
             let captured = tool.capture.iter().flat_map(|capture| capture.json.values().chain(&capture.text));
@@ -238,8 +241,32 @@ pub(crate) fn route_matches(route: &str, line: &str) -> bool {
     }
 }
 
-fn references(body: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(body);
-    let found = text.split("{{secret:").skip(1).filter_map(|rest| rest.split_once("}}"));
-    found.map(|(name, _)| name.to_owned()).collect()
+/// `*` is any one key or index.
+fn pointer_matches(wanted: &str, given: &str) -> bool {
+    let (wanted, given) = (wanted.split('/'), given.split('/'));
+    wanted.clone().count() == given.clone().count() && wanted.zip(given).all(|(want, give)| want == "*" || want == give)
+}
+
+/// The references to secrets in a JSON body: JSON pointer and name.
+fn references(body: &[u8]) -> Vec<(String, String)> {
+    fn walk(value: &serde_json::Value, at: &str, found: &mut Vec<(String, String)>) {
+        match value {
+            serde_json::Value::String(text) => {
+                let names = text.split("{{secret:").skip(1).filter_map(|rest| rest.split_once("}}"));
+                found.extend(names.map(|(name, _)| (at.to_owned(), name.to_owned())));
+            }
+            serde_json::Value::Array(items) => {
+                items.iter().enumerate().for_each(|(i, item)| walk(item, &format!("{at}/{i}"), found));
+            }
+            serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
+                walk(value, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found);
+            }),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    // In what is not JSON no place can be named: the host refuses a reference there.
+    let json = serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into());
+    walk(&json, "", &mut found);
+    found
 }

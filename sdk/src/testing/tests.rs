@@ -9,7 +9,7 @@ base = "https://example.org"
 auth = { bearer = "KEY" }
 routes = ["GET /things", "GET /things/{thing}", "POST /things"]
 capture = { "GET /things/{thing}" = { "/direct" = "URL_DIRECT" }, "GET /things/{thing}?pooled=true" = { "/direct" = "URL_POOLED" } }
-inject = ["PLUGIN_*"]
+inject = { "POST /things" = { "/k" = ["PLUGIN_*"] } }
 
 [db]
 "posts" = { select = ["id"] }
@@ -81,7 +81,7 @@ fn what_the_manifest_lacks_fails_the_test_with_the_missing_line() {
             drop(http::service("s").delete("/things/7").send())
         }),
         ("no [[http]] with service = \"x\"", || drop(http::service("x").get("/things").send())),
-        ("inject of service \"s\" lacks \"OTHER\"", || {
+        ("inject of service \"s\" lacks \"POST /things\" = { \"\" = [\"OTHER\"] }", || {
             drop(http::service("s").post("/things").json(&secrets::reference("OTHER")).send());
         }),
         ("[secrets] names lacks \"OTHER\"", || drop(secrets::fingerprint("OTHER"))),

@@ -11,13 +11,15 @@ use zeroize::Zeroizing;
 
 use super::policy::Authorised;
 use super::resolve::Origin;
-use crate::capabilities::clean::quoted;
-use crate::plugins::manifest::covers;
+use crate::capabilities::clean::{cut, quoted};
 use crate::secret::{Secrets, is_secret_name};
 
 /// What begins a reference to a secret: `{{secret:NAME}}`.
 const OPEN: &str = "{{secret:";
 const CLOSE: &str = "}}";
+
+/// Bytes of a JSON pointer in an error. Its keys are the guest's; those of a real interface are shorter.
+const MAX_POINTER: usize = 200;
 
 /// A request with its secrets. Made of an [`Authorised`] only.
 pub(super) struct Outgoing<'a> {
@@ -33,9 +35,10 @@ pub(super) enum InjectError {
     #[error("{} is no reference to a secret; one looks like {{{{secret:DATABASE_URL}}}}", quoted(.0))]
     Malformed(String),
     #[error(
-        "the service `{service}` may not receive the secret {name}; the manifest line inject = [\"{name}\"] under service = \"{service}\" would allow it"
+        "the service `{service}` may not receive the secret {name} at {} of {route}; the manifest line inject = {{ \"{route}\" = {{ \"{}\" = [\"{name}\"] }} }} under service = \"{service}\" would allow it",
+        quoted(.at), cut(&.at.escape_debug().to_string(), MAX_POINTER)
     )]
-    NotGranted { service: String, name: String },
+    NotGranted { service: String, route: String, at: String, name: String },
     #[error(
         "the secret {name} is not set; `psn keys set {name}` sets one that you have, and `psn run setup` makes the others"
     )]
@@ -69,15 +72,21 @@ impl<'a> Outgoing<'a> {
             None => None,
         };
         let body = match body {
-            Some(body) => with_secrets(body, |name| {
-                if !covers(&service.inject, name) {
-                    return Err(InjectError::NotGranted { service: service.name.clone(), name: name.to_owned() });
-                }
-                let secret = secrets.get(name).ok_or_else(|| InjectError::Missing { name: name.to_owned() })?;
-                // As it stands inside a JSON string.
-                let quoted = Zeroizing::new(Value::from(secret.expose()).to_string());
-                Ok(Zeroizing::new(quoted[1..quoted.len() - 1].to_owned()))
-            })?,
+            Some(body) => {
+                let granted = |at: &[String], name: &str| {
+                    if authorised.may_carry(at, name) {
+                        return Ok(());
+                    }
+                    let (service, route) = (service.name.clone(), authorised.route().to_string());
+                    Err(InjectError::NotGranted { service, route, at: pointer(at), name: name.to_owned() })
+                };
+                with_secrets(body, &granted, |name| {
+                    let secret = secrets.get(name).ok_or_else(|| InjectError::Missing { name: name.to_owned() })?;
+                    // As it stands inside a JSON string.
+                    let quoted = Zeroizing::new(Value::from(secret.expose()).to_string());
+                    Ok(Zeroizing::new(quoted[1..quoted.len() - 1].to_owned()))
+                })?
+            }
             None => Bytes::new(),
         };
         Ok(Self { authorised, credential, body })
@@ -131,6 +140,7 @@ fn no_references_elsewhere(authorised: &Authorised) -> Result<(), InjectError> {
 /// The body with its references replaced. It stays as it was written otherwise, to the byte.
 fn with_secrets(
     body: Vec<u8>,
+    granted: &dyn Fn(&[String], &str) -> Result<(), InjectError>,
     secret: impl Fn(&str) -> Result<Zeroizing<String>, InjectError>,
 ) -> Result<Bytes, InjectError> {
     let written = body.windows(OPEN.len()).filter(|w| *w == OPEN.as_bytes()).count();
@@ -154,6 +164,8 @@ fn with_secrets(
     if written == 0 {
         return Ok(body.into());
     }
+    // Each reference that is written stands in exactly one of these values, so that no other place can be meant below.
+    places(&json, &mut Vec::new(), granted)?;
     // In valid JSON, `{{` stands in a string or nowhere.
     let mut out = Zeroizing::new(Vec::with_capacity(body.len() * 2));
     let mut rest = text;
@@ -169,6 +181,34 @@ fn with_secrets(
     }
     out.extend_from_slice(rest.as_bytes());
     Ok(Bytes::from_owner(out))
+}
+
+/// Asks for each reference whether it may stand where it stands. One that is malformed is refused where it is replaced.
+fn places(
+    json: &Value,
+    at: &mut Vec<String>,
+    granted: &dyn Fn(&[String], &str) -> Result<(), InjectError>,
+) -> Result<(), InjectError> {
+    let mut below = |key: String, value: &Value| {
+        at.push(key);
+        let result = places(value, at, granted);
+        at.pop();
+        result
+    };
+    match json {
+        Value::String(text) => {
+            let names = text.split(OPEN).skip(1).filter_map(|rest| rest.split_once(CLOSE));
+            names.filter(|(name, _)| is_secret_name(name)).try_for_each(|(name, _)| granted(at, name))
+        }
+        Value::Array(items) => items.iter().enumerate().try_for_each(|(i, value)| below(i.to_string(), value)),
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| below(key.clone(), value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
+/// RFC 6901.
+fn pointer(at: &[String]) -> String {
+    at.iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect()
 }
 
 fn count(json: &Value, in_values: &mut usize, in_keys: &mut usize) {
@@ -187,13 +227,23 @@ fn count(json: &Value, in_values: &mut usize, in_keys: &mut usize) {
 mod tests {
     use super::*;
 
+    fn refused(at: &str, name: &str) -> InjectError {
+        InjectError::NotGranted { service: "s".into(), route: "POST /x".into(), at: at.into(), name: name.into() }
+    }
+
     fn replaced(body: &str) -> Result<String, InjectError> {
+        let granted = |at: &[String], name: &str| {
+            if at.first().is_none_or(|key| key != "closed") && ["A", "B"].contains(&name) {
+                Ok(())
+            } else {
+                Err(refused(&pointer(at), name))
+            }
+        };
         let secret = |name: &str| match name {
             "A" => Ok(Zeroizing::new("a\\\"1".to_owned())),
-            "B" => Err(InjectError::Missing { name: name.to_owned() }),
-            _ => Err(InjectError::NotGranted { service: "s".into(), name: name.to_owned() }),
+            _ => Err(InjectError::Missing { name: name.to_owned() }),
         };
-        with_secrets(body.as_bytes().to_vec(), secret).map(|b| String::from_utf8(b.to_vec()).unwrap())
+        with_secrets(body.as_bytes().to_vec(), &granted, secret).map(|b| String::from_utf8(b.to_vec()).unwrap())
     }
 
     #[test]
@@ -211,7 +261,10 @@ mod tests {
         ] {
             assert_eq!(replaced(body).unwrap(), out);
         }
-        assert_eq!(with_secrets(vec![0xff, 0xfe], |_| unreachable!()).unwrap(), &[0xff, 0xfe][..]);
+        assert_eq!(
+            with_secrets(vec![0xff, 0xfe], &|_, _| unreachable!(), |_| unreachable!()).unwrap(),
+            &[0xff, 0xfe][..]
+        );
     }
 
     #[test]
@@ -229,19 +282,23 @@ mod tests {
             (r#"{"a": "{{secret:A"}"#, Malformed(r#"{{secret:A"}"#.into())),
             (r#"{"a": "{{secret:{{secret:A}}}}"}"#, Malformed(r#"{{secret:{{secret:A}}}}"}"#.into())),
             (r#"{"a": "{{secret:B}}"}"#, Missing { name: "B".into() }),
-            (r#"{"a": "{{secret:C}}"}"#, NotGranted { service: "s".into(), name: "C".into() }),
+            (r#"{"a": "{{secret:C}}"}"#, refused("/a", "C")),
+            // The same secret, in a place that is not its own.
+            (r#"{"a": "{{secret:A}}", "closed": {"x/y": ["", "{{secret:A}}"]}}"#, refused("/closed/x~1y/1", "A")),
+            (r#"{"closed": "{{secret:a}} {{secret:A}}"}"#, refused("/closed", "A")),
         ] {
             assert_eq!(replaced(body), Err(why), "{body}");
         }
         let mut binary = vec![0xff];
         binary.extend_from_slice(b"{{secret:A}}");
-        assert!(with_secrets(binary, |_| unreachable!()).is_err());
+        assert!(with_secrets(binary, &|_, _| unreachable!(), |_| unreachable!()).is_err());
     }
 
     #[test]
     fn a_refusal_names_the_line_that_would_allow_it() {
         let message = replaced(r#"["{{secret:C}}"]"#).unwrap_err().to_string();
-        assert!(message.contains(r#"inject = ["C"] under service = "s""#), "{message}");
+        let line = r#"inject = { "POST /x" = { "/0" = ["C"] } } under service = "s""#;
+        assert!(message.contains(line), "{message}");
         assert!(InjectError::Malformed("x".into()).to_string().contains("{{secret:DATABASE_URL}}"));
     }
 }

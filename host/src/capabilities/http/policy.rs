@@ -23,6 +23,8 @@ pub(super) const MAX_REQUEST_BODY: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Authorised {
     service: Arc<Service>,
+    /// Which of the service's.
+    route: usize,
     method: Method,
     url: Url,
     headers: HeaderMap,
@@ -33,6 +35,16 @@ pub(super) struct Authorised {
 impl Authorised {
     pub(super) fn service(&self) -> &Service {
         &self.service
+    }
+
+    pub(super) fn route(&self) -> &Route {
+        &self.service.routes[self.route]
+    }
+
+    /// Whether that place of the body, keys and indices from its root, may hold that secret.
+    pub(super) fn may_carry(&self, at: &[String], secret: &str) -> bool {
+        let injections = self.service.injections.iter().filter(|i| i.route.same_as(self.route()));
+        injections.into_iter().any(|injection| injection.allows(at, secret))
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -121,8 +133,8 @@ impl Policy {
             let by_policy = self.by_policy(&request.service, &method, &path);
             return Err(by_policy.unwrap_or_else(|| unknown_service(&request.service, &method, &path)));
         };
-        let route = service.routes.iter().filter(|r| r.matches(&method, &path)).max_by_key(|r| r.specificity());
-        let Some(route) = route else {
+        let routes = service.routes.iter().enumerate().filter(|(_, r)| r.matches(&method, &path));
+        let Some((index, route)) = routes.max_by_key(|(_, r)| r.specificity()) else {
             let by_policy = self.by_policy(&request.service, &method, &path);
             return Err(by_policy.unwrap_or_else(|| unknown_route(service, method, &path)));
         };
@@ -139,7 +151,8 @@ impl Policy {
             }
         }
         let capture = capture_for(service, route, &path)?;
-        Ok(Authorised { service: service.clone(), method, url, headers, idempotent: request.idempotent, capture })
+        let idempotent = request.idempotent;
+        Ok(Authorised { service: service.clone(), route: index, method, url, headers, idempotent, capture })
     }
 }
 

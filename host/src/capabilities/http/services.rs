@@ -9,7 +9,7 @@ use super::address::is_global;
 use super::route::Route;
 use crate::capabilities::clean::quoted;
 use crate::error::CodedError;
-use crate::plugins::manifest::{Auth, HttpService};
+use crate::plugins::manifest::{Auth, HttpService, covers};
 use crate::secret::is_secret_name;
 
 /// Where services are, if not where a manifest says: `config/services.toml`, or the local hub.
@@ -106,7 +106,7 @@ pub(super) struct Service {
     pub(super) auth: Option<Credential>,
     pub(super) routes: Vec<Route>,
     pub(super) captures: Vec<Capture>,
-    pub(super) inject: Vec<String>,
+    pub(super) injections: Vec<Injection>,
 }
 
 #[derive(Debug)]
@@ -115,6 +115,19 @@ pub(super) struct Credential {
     pub(super) bearer: bool,
     pub(super) secret: String,
 }
+
+/// Which secrets may stand where in which request's body.
+#[derive(Debug)]
+pub(super) struct Injection {
+    pub(super) route: Route,
+    at: Pointer,
+    /// A trailing `*` is a prefix.
+    names: Vec<String>,
+}
+
+/// A JSON pointer (RFC 6901), in which `*` is any one key or index.
+#[derive(Debug)]
+struct Pointer(Vec<String>);
 
 /// Which values of which response are secrets.
 #[derive(Debug)]
@@ -169,12 +182,12 @@ impl Service {
             .collect::<Result<_, _>>()?;
         let bad = |field, reason| PolicyError::Secret { service: name.clone(), field, reason };
         let auth = wanted.auth.as_ref().map(Credential::read).transpose().map_err(|reason| bad("auth", reason))?;
-        for pattern in &wanted.inject {
-            if !is_secret_name(pattern.strip_suffix('*').unwrap_or(pattern)) {
-                return Err(bad("inject", format!("`{pattern}` is no secret's name")));
-            }
+        let mut injections = Vec::new();
+        for (route, places) in &wanted.inject {
+            let read = Injection::read(route, places, &routes).map_err(|reason| bad("inject", reason))?;
+            injections.extend(read);
         }
-        Ok(Self { name, base, exception, auth, routes, captures, inject: wanted.inject.clone() })
+        Ok(Self { name, base, exception, auth, routes, captures, injections })
     }
 }
 
@@ -204,6 +217,44 @@ impl Credential {
             return Err(format!("`{}` is no secret's name", auth.secret()));
         }
         Ok(Self { header, bearer, secret: auth.secret().to_owned() })
+    }
+}
+
+impl Injection {
+    fn read(route: &str, places: &BTreeMap<String, Vec<String>>, routes: &[Route]) -> Result<Vec<Self>, String> {
+        let parsed = Route::parse(route)?;
+        if !routes.iter().any(|r| r.same_as(&parsed)) {
+            return Err(format!("`{route}` is not among the routes"));
+        }
+        if places.is_empty() {
+            return Err(format!("`{route}` names no place in its body, such as /variables/*"));
+        }
+        let read = |(pointer, names): (&String, &Vec<String>)| {
+            if let Some(name) = names.iter().find(|name| !is_secret_name(name.strip_suffix('*').unwrap_or(name))) {
+                return Err(format!("`{name}` is no secret's name"));
+            }
+            Ok(Self { route: parsed.clone(), at: Pointer::parse(pointer)?, names: names.clone() })
+        };
+        places.iter().map(read).collect()
+    }
+
+    /// `at`: keys and indices from the body's root.
+    pub(super) fn allows(&self, at: &[String], name: &str) -> bool {
+        self.at.matches(at) && covers(&self.names, name)
+    }
+}
+
+impl Pointer {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let segments = text.strip_prefix('/').ok_or(format!("`{text}` is no JSON pointer such as /variables/*"))?;
+        Ok(Self(segments.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect()))
+    }
+
+    fn matches(&self, at: &[String]) -> bool {
+        self.0.len() == at.len() && self.0.iter().zip(at).all(|(wanted, given)| wanted == "*" || wanted == given)
     }
 }
 
@@ -364,6 +415,29 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_a_pointer_with_any_key_where_it_says_so() {
+        for (pointer, at, fits) in [
+            ("", &[][..], true),
+            ("", &["a"], false),
+            ("/a", &["a"], true),
+            ("/a", &[], false),
+            ("/a", &["a", "b"], false),
+            ("/a", &["b"], false),
+            ("/a/*", &["a", "b"], true),
+            ("/a/*", &["a", "0"], true),
+            ("/a/*", &["a"], false),
+            ("/a/*", &["a", "b", "c"], false),
+            ("/*/v", &["0", "v"], true),
+            ("/*/v", &["0", "w"], false),
+            ("/a~1b/~01", &["a/b", "~1"], true),
+            ("/", &[""], true),
+        ] {
+            let at: Vec<String> = at.iter().map(|s: &&str| (*s).to_owned()).collect();
+            assert_eq!(Pointer::parse(pointer).unwrap().matches(&at), fits, "{pointer} {at:?}");
+        }
+    }
+
+    #[test]
     fn rules_that_could_not_work_are_refused() {
         let base = "base = \"https://console.neon.tech\"\n";
         for (tables, says) in [
@@ -375,7 +449,10 @@ mod tests {
             ("routes = []\nauth = { bearer = \"no name\" }", "no secret's name"),
             ("routes = []\nauth = { header = { name = \"a b\", secret = \"A\" } }", "no header name"),
             ("routes = []\nauth = { header = { name = \"Host\", secret = \"A\" } }", "carries no credential"),
-            ("routes = []\ninject = [\"*\"]", "no secret's name"),
+            ("routes = [\"PUT /a\"]\ninject = { \"PUT /a\" = { \"/x\" = [\"*\"] } }", "no secret's name"),
+            ("routes = [\"PUT /a\"]\ninject = { \"PUT /a\" = { \"x\" = [\"A\"] } }", "no JSON pointer"),
+            ("routes = [\"PUT /a\"]\ninject = { \"PUT /b\" = { \"/x\" = [\"A\"] } }", "not among the routes"),
+            ("routes = [\"PUT /a\"]\ninject = { \"PUT /a\" = {} }", "names no place"),
         ] {
             let e = read(&format!("{base}{tables}\n"), &ServiceMap::vendors()).unwrap_err();
             assert!(e.to_string().contains(says), "{e}");

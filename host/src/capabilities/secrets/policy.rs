@@ -25,7 +25,7 @@ impl Policy {
         for service in &manifest.http {
             names.extend(service.auth.iter().map(|a| a.secret().to_owned()));
             names.extend(service.capture.values().flat_map(|c| c.values().cloned()));
-            names.extend_from_slice(&service.inject);
+            names.extend(service.injected().cloned());
         }
         for tool in &manifest.tool {
             names.extend_from_slice(&tool.env);
@@ -94,7 +94,7 @@ base = "https://console.neon.tech/api/v2"
 auth = { bearer = "NEON_API_KEY" }
 routes = ["POST /projects"]
 capture = { "POST /projects" = { "/uri" = "DATABASE_URL" } }
-inject = ["DATABASE_URL_PLUGIN_*"]
+inject = { "POST /projects" = { "/url" = ["DATABASE_URL_PLUGIN_*"] } }
 [[tool]]
 name = "trigger"
 args = [["deploy"]]

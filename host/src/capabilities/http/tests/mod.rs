@@ -189,7 +189,9 @@ service = "neon"
 base = "https://console.neon.tech/api/v2"
 auth = { bearer = "NEON_API_KEY" }
 routes = ["GET /projects", "HEAD /projects", "POST /projects", "PUT /projects/{project}", "GET /projects/{project}/connection_uri"]
-inject = ["HUB_KEY", "DATABASE_URL_PLUGIN_*"]
+[http.inject]
+"POST /projects" = { "/a" = ["HUB_KEY"] }
+"PUT /projects/{project}" = { "/variables/*/value" = ["DATABASE_URL_PLUGIN_*"] }
 [http.capture]
 "POST /projects" = { "/connection_uris/0/connection_uri" = "DATABASE_URL_DIRECT" }
 "GET /projects/{project}/connection_uri?pooled=true" = { "/uri" = "DATABASE_URL" }
