@@ -35,7 +35,7 @@ pub(crate) fn bench() {
             request("/projects/calm-sun-1/connection_uri?pooled=true&role_name=o", &headers),
             true,
         ),
-        ("a denial, with the line that would allow it", request("/projects/calm-sun-1/branches", &[]), false),
+        ("a denial, with the line that would allow it", request("/projects/calm-sun-1/jwks", &[]), false),
     ] {
         assert_eq!(http.decide(&request).is_ok(), allowed, "{what}");
         let batches = (0..51).map(|_| {
