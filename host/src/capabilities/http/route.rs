@@ -96,7 +96,12 @@ impl fmt::Display for Route {
             return f.write_str("/");
         }
         self.pieces.iter().try_for_each(|piece| match piece {
-            Piece::Literal(literal) => write!(f, "/{}", literal.escape_debug()),
+            // As it is written in a manifest, where an apostrophe stands for itself.
+            Piece::Literal(literal) => {
+                f.write_str("/")?;
+                let plain = |c: char| if c == '\'' { write!(f, "{c}") } else { write!(f, "{}", c.escape_debug()) };
+                literal.chars().try_for_each(plain)
+            }
             Piece::Parameter(name) => write!(f, "/{{{name}}}"),
         })
     }
