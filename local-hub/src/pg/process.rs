@@ -56,6 +56,12 @@ pub(crate) fn alive(pid: u32) -> bool {
     look(pid).is_some_and(|p| !p.zombie)
 }
 
+/// On its way out: its memory, and with it its command line, is gone, while its files, ports and folder may not be yet.
+/// For a number that was just seen to be a program's: threads of the kernel look the same.
+pub(crate) fn exiting(pid: u32) -> bool {
+    look(pid).is_some_and(|p| !p.zombie && p.command.is_empty())
+}
+
 /// Gone already is fine.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {

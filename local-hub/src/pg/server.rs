@@ -172,7 +172,8 @@ async fn end_leftovers(place: &Place) -> Result<(), PgError> {
             left.iter().for_each(|pid| process::signal(*pid, signal));
         }
         let start = Instant::now();
-        while !place.mark.processes().is_empty() && start.elapsed() < LEFTOVER_PATIENCE {
+        let there = |pid: &u32| place.mark.is(*pid) || process::exiting(*pid);
+        while left.iter().any(there) && start.elapsed() < LEFTOVER_PATIENCE {
             tokio::time::sleep(POLL).await;
         }
     }
@@ -210,7 +211,8 @@ pub(crate) async fn stop(place: &Place) -> Result<bool, PgError> {
     for (signal, patience) in [(Signal::INT, FAST_STOP), (Signal::QUIT, IMMEDIATE_STOP)] {
         process::signal(pid, signal);
         let start = Instant::now();
-        while place.mark.is(pid) {
+        // Until its ports are free as well.
+        while place.mark.is(pid) || process::exiting(pid) {
             if start.elapsed() > patience {
                 break;
             }

@@ -21,6 +21,9 @@ const CLOSE: &str = "}}";
 /// Bytes of a JSON pointer in an error. Its keys are the guest's; those of a real interface are shorter.
 const MAX_POINTER: usize = 200;
 
+/// Whether a place of the body, keys and indices from its root, may hold that secret.
+type Granted<'a> = &'a dyn Fn(&[String], &str) -> Result<(), InjectError>;
+
 /// A request with its secrets. Made of an [`Authorised`] only.
 pub(super) struct Outgoing<'a> {
     authorised: &'a Authorised,
@@ -140,7 +143,7 @@ fn no_references_elsewhere(authorised: &Authorised) -> Result<(), InjectError> {
 /// The body with its references replaced. It stays as it was written otherwise, to the byte.
 fn with_secrets(
     body: Vec<u8>,
-    granted: &dyn Fn(&[String], &str) -> Result<(), InjectError>,
+    granted: Granted<'_>,
     secret: impl Fn(&str) -> Result<Zeroizing<String>, InjectError>,
 ) -> Result<Bytes, InjectError> {
     let written = body.windows(OPEN.len()).filter(|w| *w == OPEN.as_bytes()).count();
@@ -184,11 +187,7 @@ fn with_secrets(
 }
 
 /// Asks for each reference whether it may stand where it stands. One that is malformed is refused where it is replaced.
-fn places(
-    json: &Value,
-    at: &mut Vec<String>,
-    granted: &dyn Fn(&[String], &str) -> Result<(), InjectError>,
-) -> Result<(), InjectError> {
+fn places(json: &Value, at: &mut Vec<String>, granted: Granted<'_>) -> Result<(), InjectError> {
     let mut below = |key: String, value: &Value| {
         at.push(key);
         let result = places(value, at, granted);

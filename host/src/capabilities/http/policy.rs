@@ -43,8 +43,8 @@ impl Authorised {
 
     /// Whether that place of the body, keys and indices from its root, may hold that secret.
     pub(super) fn may_carry(&self, at: &[String], secret: &str) -> bool {
-        let injections = self.service.injections.iter().filter(|i| i.route.same_as(self.route()));
-        injections.into_iter().any(|injection| injection.allows(at, secret))
+        let mut injections = self.service.injections.iter().filter(|i| i.route.same_as(self.route()));
+        injections.any(|injection| injection.allows(at, secret))
     }
 
     pub(super) fn method(&self) -> &Method {
