@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -29,6 +31,13 @@ async fn success_and_cancellation_keep_a_key_failure_releases_it() {
         // The same key while the run goes on.
         if task == "hang" {
             hub.reaches(key, &first, &["EXECUTING"]).await;
+            // The status is written before the task is called.
+            let called = async {
+                while hub.runner.calls_of(&first).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), called).await.expect("it is called");
             assert_eq!(hub.trigger(key, task, options.clone()).await, (first.clone(), true));
             hub.send(Method::POST, &format!("/api/v2/runs/{first}/cancel"), key, None).await.ok("CanceledRunResponse");
         }

@@ -53,8 +53,15 @@ async fn story(hub: &mut Hub, seed: u64, table: &mut Table) {
             let mut inner = hub.world.lock();
             inner.calm = !faults;
             let watchdogs = if faults { 1 + inner.chance() % 3 } else { 1 };
+            // Polls of the tick. Small numbers as often as large ones, as ticks differ in length; and one that no tick is too
+            // short for, so that each story has a kill.
             let kills: Vec<Option<u32>> = (0..watchdogs)
-                .map(|_| (faults && inner.chance().is_multiple_of(2)).then(|| (inner.chance() % 4_000) as u32))
+                .map(|_| {
+                    (faults && inner.chance().is_multiple_of(2))
+                        .then(|| (inner.chance() % 4_000) as u32 >> (inner.chance() % 6))
+                })
+                .enumerate()
+                .map(|(i, kill)| if (round, i) == (0, 0) { Some(20) } else { kill })
                 .collect();
             // Mostly forward; sometimes the clock is set back.
             let minutes =
