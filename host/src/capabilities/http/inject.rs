@@ -1,10 +1,14 @@
 //! What the host adds to a request on its way out: the service's credential, and secrets that a JSON body refers to.
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderName, HeaderValue, USER_AGENT};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use url::Position;
 use zeroize::Zeroizing;
@@ -160,8 +164,9 @@ fn with_secrets(
     if in_keys > 0 {
         return Err(InjectError::Elsewhere("a key of the body"));
     }
-    // One that is written with escapes, or stands under a key that stands twice, is not seen the same way by every reader.
-    if in_values != written {
+    // One that is written with escapes, or stands under a key that stands twice, is not seen the same way by every reader. The
+    // counts alone would let one make up for the other.
+    if in_values != written || (written > 0 && serde_json::from_str::<DistinctKeys>(text).is_err()) {
         return Err(InjectError::Elsewhere("an escaped string, or under a key that stands twice"));
     }
     if written == 0 {
@@ -184,6 +189,62 @@ fn with_secrets(
     }
     out.extend_from_slice(rest.as_bytes());
     Ok(Bytes::from_owner(out))
+}
+
+/// JSON in which no object has a key twice.
+struct DistinctKeys;
+
+impl<'de> Deserialize<'de> for DistinctKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for DistinctKeys {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON in which no key stands twice")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some((key, _)) = entries.next_entry::<String, Self>()? {
+            if !seen.insert(key) {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Asks for each reference whether it may stand where it stands. One that is malformed is refused where it is replaced.
@@ -276,6 +337,11 @@ mod tests {
             ("a={{secret:A}}&b=c", Elsewhere("a body that is not JSON")),
             (r#"{"a": "\u007b{secret:A}}"}"#, Elsewhere("an escaped string, or under a key that stands twice")),
             (r#"{"a": "{{secret:A}}", "a": "x"}"#, Elsewhere("an escaped string, or under a key that stands twice")),
+            // The one that is written is dropped by readers that take the last; an escaped one stands where it may.
+            (
+                r#"{"closed": "{{secret:A}}", "closed": "x", "a": "\u007b{secret:A}}"}"#,
+                Elsewhere("an escaped string, or under a key that stands twice"),
+            ),
             (r#"{"a": "{{secret:a}}"}"#, Malformed(r#"{{secret:a}}"}"#.into())),
             (r#"{"a": "{{secret:}}"}"#, Malformed(r#"{{secret:}}"}"#.into())),
             (r#"{"a": "{{secret:A"}"#, Malformed(r#"{{secret:A"}"#.into())),
