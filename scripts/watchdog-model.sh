@@ -3,4 +3,4 @@
 # CI runs a sample of the same with the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PSN_MODEL_STORIES="${PSN_MODEL_STORIES:-40}" PSN_MATRIX=full cargo test -p psn-tests --test watchdog_model -- --nocapture --test-threads=1
+PSN_MODEL_STORIES="${PSN_MODEL_STORIES:-40}" PSN_MATRIX=full cargo test --workspace --test watchdog_model -- --nocapture --test-threads=1

@@ -153,6 +153,7 @@ async function psn(report) {
   await db.query(due());
   await db.query("VACUUM ANALYZE posts");
   const SEEN = "SELECT * FROM posts WHERE status IN ('scheduled', 'publishing') AND scheduled_at < now() - interval '15 minutes'";
+  await db.query("CHECKPOINT");
   const naive = await wal(db, async () => {
     const { rows } = await db.query(SEEN);
     for (const row of rows.slice(0, NAIVE)) {

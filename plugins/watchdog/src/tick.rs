@@ -73,7 +73,10 @@ impl Stop {
 /// What became of one post's turn.
 enum Turn {
     Next,
+    /// The post is left to the next tick, like all after it.
     Stop(Stop),
+    /// The post had its turn; those after it are left to the next tick.
+    StopAfter(Stop),
 }
 
 enum Broken {
@@ -147,11 +150,16 @@ impl Round {
                 Some(stop) => Turn::Stop(stop),
                 None => self.turn(post)?,
             };
-            if let Turn::Stop(stop) = turn {
-                self.tally.skip(stop.reason(), batch.len() - index);
+            let (had_its_turn, stop) = match turn {
+                Turn::Next => (true, None),
+                Turn::StopAfter(stop) => (true, Some(stop)),
+                Turn::Stop(stop) => (false, Some(stop)),
+            };
+            self.tally.checked += u32::from(had_its_turn);
+            if let Some(stop) = stop {
+                self.tally.skip(stop.reason(), batch.len() - index - usize::from(had_its_turn));
                 return Ok(Some(stop));
             }
-            self.tally.checked += 1;
             if self.tally.checked.is_multiple_of(PROGRESS) {
                 progress(self.tally.checked, self.tally.claimed, "Looking after stuck posts");
             }
@@ -228,10 +236,7 @@ impl Round {
                     if triggered.is_cached { &mut self.tally.deduplicated } else { &mut self.tally.retriggered };
                 *counter += 1;
                 let slow = context::now().millis_since(asked_at) > SLOW_MS;
-                if slow {
-                    self.tally.checked += 1;
-                }
-                Ok(if slow { Turn::Stop(Stop::SlowDatabase) } else { Turn::Next })
+                Ok(if slow { Turn::StopAfter(Stop::SlowDatabase) } else { Turn::Next })
             }
             Err(refusal) => self.refused(post, refusal),
         }
@@ -267,11 +272,7 @@ impl Round {
                 posts::postpone(post, QUEUED_S, false)?;
                 self.tally.skip("trigger-refused", 1);
                 self.refusals += 1;
-                if self.refusals < REFUSALS {
-                    return Ok(Turn::Next);
-                }
-                self.tally.checked += 1;
-                Ok(Turn::Stop(Stop::TriggerRefuses))
+                Ok(if self.refusals < REFUSALS { Turn::Next } else { Turn::StopAfter(Stop::TriggerRefuses) })
             }
             Refusal::Key(failure) => Err(Broken::Whole(failure)),
         }

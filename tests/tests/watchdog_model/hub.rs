@@ -137,17 +137,21 @@ impl Hub {
         self.run(json!({}), None).await.expect("not killed").unwrap_or_else(|code| panic!("the tick failed: {code}"))
     }
 
+    /// A tick's result, or its failure's code, and the most bytes of memory that it had.
+    pub async fn tick_and_memory(&self) -> (Result<Value, String>, u64) {
+        let capabilities = self.environment.capabilities(self.loaded.manifest()).expect("its capabilities");
+        let call = self.environment.call(&self.loaded, 1);
+        let outcome = self.environment.runtime.run_task(&self.loaded, capabilities, call, "{}".into(), None).await;
+        (answered(outcome.result), outcome.usage.memory_peak)
+    }
+
     pub async fn run(&self, payload: Value, polls: Option<u32>) -> Option<Result<Value, String>> {
         let capabilities = self.environment.capabilities(self.loaded.manifest()).expect("its capabilities");
         let call = self.environment.call(&self.loaded, 1);
         let work = async {
             let outcome =
                 self.environment.runtime.run_task(&self.loaded, capabilities, call, payload.to_string(), None).await;
-            match outcome.result {
-                Ok(Ok(output)) => Ok(output),
-                Ok(Err(failure)) => Err(failure.code),
-                Err(error) => Err(error.into_coded("watchdog").code),
-            }
+            answered(outcome.result)
         };
         Killed { work: Box::pin(work), polls: polls.unwrap_or(u32::MAX) }.await
     }
@@ -189,6 +193,14 @@ impl Hub {
         self.clusters.stop("hub").await.expect("it stops");
         self.info = self.clusters.start("hub").await.expect("it starts");
         self.db = pool(&self.info).await;
+    }
+}
+
+fn answered(result: Result<Result<Value, psn::runtime::Failure>, psn::runtime::CallError>) -> Result<Value, String> {
+    match result {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(failure)) => Err(failure.code),
+        Err(error) => Err(error.into_coded("watchdog").code),
     }
 }
 

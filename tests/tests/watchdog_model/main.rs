@@ -5,6 +5,7 @@ mod hub;
 mod interleavings;
 mod platform;
 mod stuck;
+mod weather;
 
 use std::collections::BTreeMap;
 
