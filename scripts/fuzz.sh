@@ -5,6 +5,7 @@
 #   scripts/fuzz.sh                 5 s for each target, as CI does where the tools are
 #   scripts/fuzz.sh 3600            an hour for each target
 #   scripts/fuzz.sh 600 sql redact  ten minutes for these
+#   PSN_FUZZ_SEED=1 scripts/fuzz.sh the same mutations each time: what CI runs must not depend on chance
 #
 # What is found stays in fuzz/artifacts, new inputs in fuzz/found; both are ignored by git. A finding is fixed with an input in
 # fuzz/corpus, which every `cargo test` runs: host/src/invariants.rs.
@@ -42,7 +43,7 @@ for target in "${targets[@]}"; do
     echo "=== $target, $seconds s"
     # New inputs go to the first folder. 4 GiB, because the whole host is in there; a single input has 10 s.
     cargo fuzz run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
-        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=8192 -print_final_stats=1 >"$log" 2>&1 ||
+        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=8192 -print_final_stats=1 -seed="${PSN_FUZZ_SEED:-0}" >"$log" 2>&1 ||
         failed+=("$target")
     grep -E 'stat::(number_of_executed_units|average_exec_per_sec|new_units_added|peak_rss_mb)|panicked|ERROR|SUMMARY|Test unit written' "$log" || true
 done

@@ -13,6 +13,7 @@ pub const TARGETS: &[Target] = &[
     ("env_file", parsers::env_file),
     ("component", parsers::component),
     ("route", crate::capabilities::http::invariants::route),
+    ("inject", crate::capabilities::http::invariants::inject),
     ("sql", crate::capabilities::db::invariants::sql),
     ("redact", printers::redact),
     ("events", printers::events),
@@ -118,6 +119,15 @@ mod tests {
         ])) {
             crate::capabilities::http::invariants::route(&data);
             crate::capabilities::http::invariants::route(&[b"GET /a/{b}/c\n/a/", data.as_slice()].concat());
+        }
+
+        #[test]
+        fn bodies_hold(data in pieces(&[
+            "{", "}", "[", "]", ", ", ": ", "\"", "\"open\": ", "\"closed\": ", "\"open\"", "{{secret:A}}", "\\u007b{secret:A}}", "{{secret:", "}}", "A", "B", "\\\"", "\\", "1", "null", " ",
+        ])) {
+            crate::capabilities::http::invariants::inject(&data);
+            crate::capabilities::http::invariants::inject(&[b"{\"open\": \"{{secret:A}}\", ", data.as_slice(), b"}"].concat());
+            crate::capabilities::http::invariants::inject(&[b"{\"open\": [", data.as_slice(), b"]}"].concat());
         }
 
         #[test]

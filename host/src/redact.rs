@@ -1,5 +1,6 @@
 //! The filter that every byte passes on its way to a guest or an output: it knows each live secret in its plain and derived forms.
 mod forms;
+mod sieve;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -11,6 +12,7 @@ use std::sync::RwLock;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use self::forms::Forms;
+use self::sieve::Sieve;
 use self::views::View;
 use crate::secret::Secret;
 
@@ -37,6 +39,8 @@ struct Known {
 }
 
 struct Search {
+    /// Says of most texts, without reading all of them, that neither finds anything.
+    sieve: Sieve,
     /// Says quickly that there is nothing: the answer for nearly every text.
     any: AhoCorasick,
     /// Says where, also where secrets overlap.
@@ -146,6 +150,7 @@ impl Search {
             builder
         };
         Self {
+            sieve: Sieve::new(forms.exact.iter().chain(&forms.any_case)),
             any: builder().match_kind(MatchKind::LeftmostFirst).build(&forms.exact).expect(fits),
             all: builder().build(&forms.exact).expect(fits),
             hex: builder().ascii_case_insensitive(true).build(&forms.any_case).expect(fits),
@@ -153,10 +158,13 @@ impl Search {
     }
 
     fn finds(&self, bytes: &[u8]) -> bool {
-        self.any.is_match(bytes) || self.hex.is_match(bytes)
+        self.sieve.passes(bytes) && (self.any.is_match(bytes) || self.hex.is_match(bytes))
     }
 
     fn locate(&self, view: &View<'_>, spans: &mut Vec<Range<usize>>) {
+        if !self.sieve.passes(&view.bytes) {
+            return;
+        }
         if self.any.is_match(view.bytes.as_ref()) {
             spans.extend(self.all.find_overlapping_iter(view.bytes.as_ref()).map(|m| view.origin(m.range())));
         }

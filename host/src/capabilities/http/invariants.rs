@@ -1,8 +1,15 @@
-//! What must hold for any path that a guest writes: held against another reader of URLs.
+//! What must hold for any path that a guest writes, held against another reader of URLs, and for any body with references to secrets,
+//! held against a reader that sees all of it.
+use std::fmt;
+
 use hyper::Method;
 use psn_bindings::imports::psn::plugin::http::{Method as GuestMethod, Request};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use url::Url;
+use zeroize::Zeroizing;
 
+use super::inject;
 use super::path::GuestPath;
 use super::policy::Policy;
 use super::route::Route;
@@ -67,4 +74,106 @@ fn policy(route: &str) -> Policy {
     );
     let manifest = Manifest::parse(text.as_bytes()).expect("a manifest with this route");
     Policy::new(&manifest, &ServiceMap::vendors()).expect("a service with this route")
+}
+
+/// The key of the body under which the secret may stand, and nowhere else.
+const OPEN_PLACE: &str = "open";
+const REFERENCE: &str = "{{secret:A}}";
+/// What stands for it; nothing that is fuzzed writes this.
+const VALUE: &str = "~the-secret-itself~";
+
+/// A body as a guest may write it.
+pub(crate) fn inject(data: &[u8]) {
+    if data.windows(VALUE.len()).any(|w| w == VALUE.as_bytes()) {
+        return;
+    }
+    let Some(sent) =
+        inject::probe(data.to_vec(), OPEN_PLACE, &|name| (name == "A").then(|| Zeroizing::new(VALUE.to_owned())))
+    else {
+        return;
+    };
+    let Ok(text) = std::str::from_utf8(&sent) else {
+        return assert_eq!(sent, data, "what is no text is left as it is");
+    };
+    assert_eq!(text.replace(VALUE, REFERENCE).as_bytes(), data, "nothing else is changed");
+    if !text.contains(VALUE) {
+        return;
+    }
+    // However a reader resolves keys that stand twice: none of what it can see has the secret elsewhere.
+    let all: Everything = serde_json::from_str(text).expect("references are replaced in JSON only, which it still is");
+    let mut seen = 0;
+    for (at, words) in &all.0 {
+        let here = words.matches(VALUE).count();
+        assert!(here == 0 || at.first().is_some_and(|key| key == OPEN_PLACE), "the secret stands at {at:?} of {text}");
+        assert!(at.iter().all(|key| !key.contains(VALUE)), "the secret is a key of {text}");
+        seen += here;
+    }
+    assert_eq!(seen, text.matches(VALUE).count(), "each is in a string that was looked at: {text}");
+}
+
+/// Every string of a JSON text with the keys that lead to it, those under keys that stand twice, too.
+struct Everything(Vec<(Vec<String>, String)>);
+
+impl<'de> Deserialize<'de> for Everything {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self(Vec::new()))
+    }
+}
+
+impl Everything {
+    fn below(&mut self, key: &str, Self(found): Self) {
+        // A value without strings still has its keys.
+        self.0.push((vec![key.to_owned()], String::new()));
+        self.0.extend(found.into_iter().map(|(mut at, words)| {
+            at.insert(0, key.to_owned());
+            (at, words)
+        }));
+    }
+}
+
+impl<'de> Visitor<'de> for Everything {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(mut self, words: &str) -> Result<Self, E> {
+        self.0.push((Vec::new(), words.to_owned()));
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
+        while let Some(item) = items.next_element::<Self>()? {
+            self.below("-", item);
+        }
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Self, A::Error> {
+        while let Some((key, value)) = entries.next_entry::<String, Self>()? {
+            self.below(&key, value);
+        }
+        Ok(self)
+    }
 }
