@@ -104,6 +104,9 @@ impl Redactor {
     fn spans(&self, bytes: &[u8]) -> Vec<Range<usize>> {
         let known = self.read();
         let Some(search) = &known.search else { return Vec::new() };
+        if search.has_nothing(bytes) {
+            return Vec::new();
+        }
         let mut spans = Vec::new();
         let plain = View::plain(bytes);
         search.locate(&plain, &mut spans);
@@ -155,6 +158,11 @@ impl Search {
             all: builder().build(&forms.exact).expect(fits),
             hex: builder().ascii_case_insensitive(true).build(&forms.any_case).expect(fits),
         }
+    }
+
+    /// Of nearly every text this is all that is asked.
+    fn has_nothing(&self, bytes: &[u8]) -> bool {
+        !self.sieve.passes(bytes) && !views::has_marks(bytes)
     }
 
     fn finds(&self, bytes: &[u8]) -> bool {

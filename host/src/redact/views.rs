@@ -19,6 +19,23 @@ enum Decoder {
 
 const DECODERS: [Decoder; 3] = [Decoder::Percent, Decoder::Backslash, Decoder::Entity];
 
+impl Decoder {
+    /// What each of its escapes begins with.
+    const fn mark(self) -> u8 {
+        match self {
+            Self::Percent => b'%',
+            Self::Backslash => b'\\',
+            Self::Entity => b'&',
+        }
+    }
+}
+
+/// Whether there may be an escape at all: a text without one has no other view.
+pub(super) fn has_marks(text: &[u8]) -> bool {
+    let [a, b, c] = DECODERS.map(Decoder::mark);
+    memchr::memchr3(a, b, c, text).is_some()
+}
+
 /// From here on, decoded bytes are the source's own, or those of one escape.
 struct Run {
     decoded: usize,
@@ -71,16 +88,12 @@ fn descend(view: &View<'_>, depth: usize, visit: &mut dyn FnMut(&View<'_>) -> bo
 }
 
 fn decode(text: &[u8], decoder: Decoder) -> Option<(Vec<u8>, Vec<Run>)> {
-    let mark = match decoder {
-        Decoder::Percent => b'%',
-        Decoder::Backslash => b'\\',
-        Decoder::Entity => b'&',
-    };
+    let mark = decoder.mark();
     let mut out = Vec::new();
     let mut runs: Vec<Run> = Vec::new();
     let mut kept = 0;
     let mut at = 0;
-    while let Some(next) = text[at..].iter().position(|b| *b == mark) {
+    while let Some(next) = memchr::memchr(mark, &text[at..]) {
         let here = at + next;
         let escape = match decoder {
             Decoder::Percent => percent(&text[here..]),
