@@ -97,7 +97,7 @@ pub(crate) struct CallHeaders {
 }
 
 impl CallHeaders {
-    fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         let text =
             |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned);
         Self {
