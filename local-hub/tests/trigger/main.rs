@@ -3,6 +3,7 @@
 mod batches;
 mod clients;
 mod deploys;
+mod dev;
 mod engine;
 mod idempotency;
 mod limits;
