@@ -1,107 +1,14 @@
 //! The vendor's own `trigger dev` as worker of this hub: real tasks, bundled and executed by the vendor's program, whose runs this
 //! hub keeps. What it answers is held against the vendor's schemas.
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+#[path = "../../../tests/src/trigger_dev.rs"]
+mod trigger_dev;
 
 use serde_json::json;
 
 use crate::clients::{folder, installed};
-use crate::support::{Hub, Project};
+use crate::support::Hub;
 use crate::wire::Record;
-
-/// What the program gets to stop its tasks after SIGTERM; then it is killed.
-const STOP: Duration = Duration::from_secs(15);
-
-/// A running `trigger dev`, and the project that it serves.
-struct Dev {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Dev {
-    fn start(hub: &Hub, project: &Project, runtime: &str, record: &Record) -> Dev {
-        let clients = folder();
-        let dir = tempfile::Builder::new().prefix("psn-dev-").tempdir().unwrap();
-        copy(&clients.join("dev-project"), dir.path());
-        for shared in ["node_modules", "package-lock.json"] {
-            symlink(clients.join(shared), dir.path().join(shared)).unwrap();
-        }
-        let home = dir.path().join("home");
-        fs::create_dir(&home).unwrap();
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("node")
-            .arg(clients.join("node_modules/trigger.dev/dist/esm/index.js"))
-            .args(["dev", "--skip-update-check", "--skip-mcp-install", "--skip-rules-install"])
-            .args(["--skip-platform-notifications", "--log-level", "debug"])
-            .current_dir(dir.path())
-            .env("HOME", &home)
-            .env("XDG_CONFIG_HOME", &home)
-            .env("CI", "1")
-            .env("TRIGGER_TELEMETRY_DISABLED", "1")
-            .env("TRIGGER_API_URL", hub.origin())
-            .env("TRIGGER_ACCESS_TOKEN", &hub.token)
-            .env("TRIGGER_PROJECT_REF", &project.reference)
-            .env("PSN_TRIGGER_RUNTIME", runtime)
-            .env("BUN_INSTALL", clients.join("node_modules/bun"))
-            .env("NODE_OPTIONS", format!("--import {}", clients.join("wire.mjs").display()))
-            .env("PSN_WIRE_RECORD", &record.file)
-            .env("PSN_WIRE_ORIGIN", hub.origin())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("node starts");
-        Dev { child, dir }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal);
-    }
-
-    /// As Ctrl-C does: the program stops its tasks first.
-    fn stop(&mut self) {
-        self.signal(rustix::process::Signal::TERM);
-        let patience = Instant::now() + STOP;
-        while Instant::now() < patience {
-            if self.child.try_wait().unwrap().is_some() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: String = log.chars().rev().take(6_000).collect::<Vec<_>>().into_iter().rev().collect();
-            eprintln!("the end of what trigger dev said:\n{tail}");
-        }
-        self.stop();
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
+use trigger_dev::{TriggerDev, Worker, bun};
 
 async fn serves(runtime: &str) {
     if !installed() {
@@ -114,7 +21,17 @@ async fn serves(runtime: &str) {
     let path = format!("/api/v1/projects/{}/envvars/dev/import", project.reference);
     hub.post(&path, key, variables).await.ok("EnvironmentVariableResponseBody");
     let record = Record::new();
-    let mut dev = Dev::start(&hub, &project, runtime, &record);
+    let clients = folder();
+    let worker = Worker {
+        clients: &clients,
+        project: &clients.join("dev-project"),
+        origin: hub.origin(),
+        token: &hub.token,
+        reference: &project.reference,
+        runtime,
+    };
+    let mut dev = TriggerDev::prepare(&worker);
+    dev.start::<&str>(&worker, Some(&record.file), &[]);
 
     // Triggered before there is anything that could execute it.
     let (early, _) = hub.trigger_with(key, "echo", json!({ "n": 1 }), json!({})).await;
@@ -182,5 +99,10 @@ async fn the_vendors_trigger_dev_serves_this_hub_with_node() {
 
 #[tokio::test]
 async fn the_vendors_trigger_dev_serves_this_hub_with_bun() {
+    if installed() && bun(&folder()).is_none() {
+        assert!(std::env::var_os("PSN_REQUIRE_CLIENTS").is_none(), "no bun for this machine");
+        eprintln!("SKIPPED: there is no bun for this machine");
+        return;
+    }
     serves("bun-1.4").await;
 }
