@@ -83,3 +83,7 @@ bench-engine:
 # The watchdog's crash model in full
 watchdog-model:
     scripts/watchdog-model.sh
+
+# The watchdog under the local engine, and under trigger dev with node and with bun, side by side
+parity:
+    scripts/parity.sh

@@ -19,6 +19,7 @@ ListSchedulesResult DeletedScheduleObject ScheduledTaskPayload TimezonesResult C
 StreamBatchItemsResponse RetrieveBatchV2Response CreateArtifactResponseBody DevConfigResponseBody DevDequeueResponseBody
 DevDisconnectResponseBody WorkerApiRunAttemptStartResponseBody WorkerApiRunAttemptCompleteResponseBody
 WorkerApiRunLatestSnapshotResponseBody
+EnvironmentVariables
 """.split()
 
 # The tests' own requests are held against these: a test must not send what the real service would refuse.
@@ -26,7 +27,7 @@ REQUESTS = """
 CreateProjectRequestBody CreateEnvironmentVariableRequestBody ImportEnvironmentVariablesRequestBody
 UpdateEnvironmentVariableRequestBody InitializeDeploymentRequestBody CreateBackgroundWorkerRequestBody
 FinalizeDeploymentRequestBody FailDeploymentRequestBody TriggerTaskRequestBody RescheduleRunRequestBody
-CreateScheduleOptions UpdateScheduleOptions CreateBatchRequestBody BatchItemNDJSON
+CreateScheduleOptions UpdateScheduleOptions CreateBatchRequestBody BatchItemNDJSON ReplayRunRequestBody
 """.split()
 
 

@@ -1,12 +1,14 @@
 //! A hub of its own for each test: a folder for the project, a PSN_HOME, and the psn binary between them.
 #![forbid(unsafe_code)]
 
+pub mod clients;
 pub mod edge;
 pub mod fix;
 pub mod found;
 pub mod points;
 pub mod rig;
 pub mod sample;
+pub mod trigger_dev;
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -1,34 +1,16 @@
 //! The vendors' own clients against the local hub: the real `neon` CLI, `@neondatabase/serverless` and `@trigger.dev/sdk`, pinned in tests/clients.
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use psn_tests::Machine;
+use psn_tests::clients::{folder, installed};
 use serde_json::Value;
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// Installs what package-lock.json pins. False where this machine has no Node.js that runs it: the two commands of the README need
-/// only Rust and Postgres. `PSN_REQUIRE_CLIENTS=1` makes that a failure.
-fn installed() -> bool {
-    let output = Command::new(workspace().join("scripts/clients.sh")).output().expect("scripts/clients.sh starts");
-    match output.status.code() {
-        Some(0) => true,
-        Some(3) if std::env::var_os("PSN_REQUIRE_CLIENTS").is_none() => {
-            eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr).trim());
-            false
-        }
-        code => panic!("scripts/clients.sh ended with {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
-    }
-}
 
 /// Runs a script; answers how many of its checks passed.
 #[track_caller]
 fn node(script: &str, env: &[(&str, String)]) -> usize {
     let output = Command::new("node")
         .arg(script)
-        .current_dir(workspace().join("tests/clients"))
+        .current_dir(folder())
         .envs(env.iter().map(|(k, v)| (k, v)))
         .output()
         .expect("node starts");
@@ -76,16 +58,4 @@ fn the_vendors_own_clients_work_against_the_local_hub() {
         ],
     );
     assert!(checks >= 8, "{checks} checks of the Trigger.dev SDK");
-
-    let checks = node(
-        "trigger-api.mjs",
-        &[
-            ("TRIGGER_API_URL", text("trigger")),
-            ("TRIGGER_SECRET_KEY", m.secret("TRIGGER_SECRET_KEY").expect("a key")),
-            ("TRIGGER_ACCESS_TOKEN", m.secret("TRIGGER_ACCESS_TOKEN").expect("a token")),
-            ("TRIGGER_PROJECT_REF", m.secret("TRIGGER_PROJECT_REF").expect("a reference")),
-            ("PSN_TASK_ID", "watchdog".to_owned()),
-        ],
-    );
-    assert!(checks >= 40, "{checks} checks of the Trigger.dev SDK");
 }

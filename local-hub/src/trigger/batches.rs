@@ -4,13 +4,15 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
 use super::AppState;
 use super::auth::EnvironmentKey;
 use super::error::{ApiError, Reply};
-use super::model::Body;
+use super::model::{Body, Environment};
 use super::store;
 use super::store::batches::Item;
+use super::store::runs;
 use super::tasks::{self, CallHeaders, Options};
 
 /// The vendor's limit.
@@ -86,31 +88,25 @@ pub(crate) async fn add_items(
         }
         lines.push(line);
     }
+    // One transaction: a crash leaves all of these lines or none, and a thousand runs do not wait for a thousand commits.
+    let mut tx = state.db.begin().await?;
+    let sealed = store::batches::lock(&mut tx, &id).await?;
+    let known = store::batches::indexes(&mut tx, &id).await?;
     let (mut accepted, mut deduplicated) = (0, 0);
     for line in lines {
-        if batch.sealed || store::batches::has_item(&state.db, &id, line.index).await? {
+        if sealed || known.contains(&line.index) {
             deduplicated += 1;
             continue;
         }
-        // The key makes a repeated call find the run that a lost answer, or a crash before the item was noted, left behind.
-        let call = CallHeaders::for_batch_item(&id, line.index);
-        let made = match tasks::new_run(&line.task, line.payload, line.options, call) {
-            Ok(mut new) => {
-                new.batch_id = Some(id.clone());
-                tasks::create(&state, &environment, &new).await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let (run_id, error) = match made {
-            Ok((run, _)) => (Some(run), None),
-            // One item that is refused does not stop the others.
-            Err(ApiError::Refused(_, message)) => (None, Some(message)),
-            Err(error) => return Err(error),
-        };
-        store::batches::add_item(&state.db, &id, &Item { index: line.index, task: line.task, run_id, error }).await?;
-        accepted += 1;
+        let item = add(&mut tx, &environment, &id, line).await?;
+        match store::batches::add_item(&mut tx, &id, &item).await? {
+            true => accepted += 1,
+            false => deduplicated += 1,
+        }
     }
-    let (count, sealed) = store::batches::seal(&state.db, &id).await?;
+    let (count, sealed) = store::batches::seal(&mut tx, &id).await?;
+    tx.commit().await?;
+    state.engine.wake();
     Ok(Json(json!({
         "id": id,
         "itemsAccepted": accepted,
@@ -119,6 +115,25 @@ pub(crate) async fn add_items(
         "enqueuedCount": count,
         "expectedCount": batch.run_count,
     })))
+}
+
+/// One item that is refused does not stop the others. The call's key makes a batch that is sent again find its runs.
+async fn add(tx: &mut PgConnection, environment: &Environment, batch: &str, line: Line) -> Result<Item, ApiError> {
+    let call = CallHeaders::for_batch_item(batch, line.index);
+    let made = match tasks::new_run(&line.task, line.payload, line.options, call) {
+        Ok(mut new) => {
+            new.batch_id = Some(batch.to_owned());
+            let created = runs::create_in(tx, &environment.id, environment.is_development(), &new).await?;
+            tasks::made(created, &new.task)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let (run_id, error) = match made {
+        Ok((run, _)) => (Some(run), None),
+        Err(ApiError::Refused(_, message)) => (None, Some(message)),
+        Err(error) => return Err(error),
+    };
+    Ok(Item { index: line.index, task: line.task, run_id, error })
 }
 
 pub(crate) async fn get(

@@ -18,7 +18,7 @@ use super::error::{ApiError, Reply};
 use super::model::{Body, Date, Environment};
 use super::status::RunStatus;
 use super::store::runs::Run;
-use super::{AppState, store, tasks, workers};
+use super::{AppState, metadata, store, tasks, workers};
 
 /// Milliseconds between two fetches, the vendor's.
 const FETCH_WITH_RUN: u32 = 250;
@@ -228,8 +228,10 @@ struct Completion {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Packet {
     data: Option<String>,
+    data_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -275,10 +277,10 @@ pub(crate) async fn complete(
     let environment = development(environment)?;
     let Complete { completion } = body.json("Invalid request body")?;
     let lease = Lease { run: id.clone(), token: token(&snap).ok_or_else(gone)? };
-    if let Some(text) = completion.flushed_metadata.and_then(|packet| packet.data)
-        && serde_json::from_str::<Value>(&text).is_ok_and(|v| v.is_object())
+    if let Some(flushed) = completion.flushed_metadata
+        && store::runs::lease(&state.db, &id).await? == Some(lease.token)
     {
-        store::runs::set_metadata(&state.db, &environment.id, &id, &text).await?;
+        flush(&state, &find(&state, &environment, &id).await?, flushed).await?;
     }
     let ending = match (completion.ok, completion.error, completion.retry) {
         (true, ..) => {
@@ -307,6 +309,17 @@ pub(crate) async fn complete(
         _ => ("RUN_FINISHED", snapshot('f', lease.token, "FINISHED")),
     };
     Ok(result(status, &snapshot, &run))
+}
+
+/// What the task did to metadata and had not sent yet: operations, in the form of the SDK's packets.
+async fn flush(state: &AppState, run: &Run, packet: Packet) -> Result<(), ApiError> {
+    let kind = packet.data_type.as_deref().unwrap_or("application/json");
+    let value = packet.data.as_deref().and_then(|text| tasks::unpack(text, kind));
+    // What is no such thing is no reason to lose how the attempt ended.
+    if let Some(update) = value.and_then(|v| serde_json::from_value::<metadata::Update>(v).ok()) {
+        metadata::apply(state, run, update).await?;
+    }
+    Ok(())
 }
 
 fn result(status: &str, snapshot: &Value, run: &Run) -> Json<Value> {

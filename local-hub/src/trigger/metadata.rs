@@ -7,17 +7,22 @@ use serde_json::{Map, Value, json};
 use super::auth::EnvironmentKey;
 use super::error::{ApiError, Reply};
 use super::model::Body;
+use super::store::runs::Run;
+use super::tasks::unpack;
 use super::{AppState, store};
 
 /// The vendor's limits: bytes of metadata, and tags of a run.
 const MAX_METADATA: usize = 256 * 1024;
 const MAX_TAGS: usize = 10;
 
-#[derive(Deserialize)]
-struct Update {
+/// What a run does to its own metadata, and to that of the run that started it and of the first one above it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Update {
     metadata: Option<Value>,
-    #[serde(default)]
     operations: Vec<Operation>,
+    parent_operations: Vec<Operation>,
+    root_operations: Vec<Operation>,
 }
 
 /// As the SDK batches what a task does to its metadata. A key is a name; paths into it belong to the client.
@@ -80,25 +85,53 @@ pub(crate) async fn update(
     Path(id): Path<String>,
     body: Body,
 ) -> Reply<Json<Value>> {
-    let Update { metadata, operations } = body.json("Invalid request body")?;
+    let update: Update = body.json("Invalid request body")?;
     let run = store::runs::find(&state.db, &environment.id, &id).await?;
     let run = run.ok_or_else(|| ApiError::not_found("Task Run not found"))?;
-    let kept = || run.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    let Some(Value::Object(mut object)) = metadata.or_else(kept).or_else(|| Some(json!({}))) else {
+    Ok(Json(json!({ "metadata": apply(&state, &run, update).await? })))
+}
+
+/// Answers the run's own metadata as they are then.
+pub(crate) async fn apply(state: &AppState, run: &Run, update: Update) -> Result<Value, ApiError> {
+    // A run that nobody started is its own parent and root, as at the vendor.
+    let parent = run.parent_run_id.as_ref().unwrap_or(&run.id);
+    let root = run.root_run_id.as_ref().unwrap_or(&run.id);
+    for (id, operations) in [(parent, update.parent_operations), (root, update.root_operations)] {
+        if !operations.is_empty() {
+            change(state, run, id, None, operations).await?;
+        }
+    }
+    change(state, run, &run.id, update.metadata, update.operations).await
+}
+
+/// One run's metadata: new, or as they are, then each operation in turn.
+async fn change(
+    state: &AppState,
+    by: &Run,
+    id: &str,
+    metadata: Option<Value>,
+    operations: Vec<Operation>,
+) -> Result<Value, ApiError> {
+    let mut tx = state.db.begin().await?;
+    let kept = store::runs::lock_metadata(&mut tx, &by.environment_id, id).await?;
+    let kept = kept.and_then(|(text, kind)| unpack(&text?, kind.as_deref().unwrap_or("application/json")));
+    let Some(Value::Object(mut object)) = metadata.or(kept).or_else(|| Some(json!({}))) else {
         return Err(ApiError::bad_request("Metadata must be an object"));
     };
     for operation in operations {
         operation.apply(&mut object);
     }
-    let text = Value::Object(object.clone()).to_string();
+    let object = Value::Object(object);
+    let text = object.to_string();
     if text.len() > MAX_METADATA {
         return Err(ApiError::Refused(
             axum::http::StatusCode::PAYLOAD_TOO_LARGE,
             format!("Metadata exceeds maximum size of {MAX_METADATA} bytes"),
         ));
     }
-    store::runs::set_metadata(&state.db, &environment.id, &id, &text).await?;
-    Ok(Json(json!({ "metadata": object })))
+    store::runs::set_metadata(&mut tx, &by.environment_id, id, &text).await?;
+    tx.commit().await?;
+    Ok(object)
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use super::model::{Body, Environment};
 use super::run_view::{self, Relations};
 use super::status::{ApiVersion, CURRENT_API_VERSION};
 use super::store::runs::{NewRun, Rescheduled, Run};
+use super::tasks::CallHeaders;
 use super::{store, tasks};
 
 fn api_version(headers: &HeaderMap) -> ApiVersion {
@@ -114,29 +115,70 @@ pub(crate) async fn cancel(
     Ok(Json(json!({ "id": id })))
 }
 
-/// A new run with the same payload on the current deployment. It has no idempotency key: two replays are two runs.
+/// What a replay may change, in the body's names and in those of the options of a trigger.
+const REPLAY_OPTIONS: [(&str, &str); 12] = [
+    ("payloadType", "payloadType"),
+    ("metadata", "metadata"),
+    ("tags", "tags"),
+    ("concurrencyKey", "concurrencyKey"),
+    ("machine", "machine"),
+    ("version", "lockToVersion"),
+    ("delay", "delay"),
+    ("ttl", "ttl"),
+    ("idempotencyKey", "idempotencyKey"),
+    ("idempotencyKeyTTL", "idempotencyKeyTTL"),
+    ("maxAttempts", "maxAttempts"),
+    ("maxDuration", "maxDuration"),
+];
+
+/// A new run of the same task, on the current deployment, of what the old one was given and the body does not change. It has no
+/// idempotency key of its own accord: two replays are two runs.
 pub(crate) async fn replay(
     State(state): State<AppState>,
     EnvironmentKey(environment): EnvironmentKey,
     Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Reply<Json<Value>> {
     let run = find(&state, &environment, &id).await?.ok_or_else(|| ApiError::not_found("Run not found"))?;
-    let new = NewRun {
-        task: run.task,
-        payload: run.payload,
-        payload_type: run.payload_type,
-        metadata: run.metadata,
-        metadata_type: run.metadata_type,
-        tags: run.tags,
-        is_test: run.is_test,
-        queue: Some(run.queue),
-        concurrency_key: run.concurrency_key,
-        machine: run.machine,
-        replayed_from: Some(run.id),
-        ..NewRun::default()
+    let changes: serde_json::Map<String, Value> = match body.0.trim_ascii() {
+        [] => serde_json::Map::new(),
+        _ => body.json("Invalid request body")?,
     };
+    let new = replayed(run, &changes, CallHeaders::read(&headers))?;
     let (id, _) = tasks::create(&state, &environment, &new).await?;
     Ok(Json(json!({ "id": id })))
+}
+
+fn replayed(run: Run, changes: &serde_json::Map<String, Value>, call: CallHeaders) -> Result<NewRun, ApiError> {
+    let given = |name: &str| changes.get(name).filter(|v| !v.is_null());
+    let mut options = json!({ "priority": given("priority") });
+    for (name, option) in REPLAY_OPTIONS {
+        if let Some(value) = given(name) {
+            options[option] = value.clone();
+        }
+    }
+    if let Some(queue) = given("queue") {
+        options["queue"] = json!({ "name": queue });
+    }
+    let options =
+        serde_json::from_value(options).map_err(|e| ApiError::bad_request(format!("Validation error: {e}")))?;
+    let mut new = tasks::new_run(&run.task, given("payload").cloned(), options, call)?;
+    if given("payload").is_none() {
+        (new.payload, new.payload_type) = (run.payload, run.payload_type);
+    }
+    if given("metadata").is_none() {
+        (new.metadata, new.metadata_type) = (run.metadata, run.metadata_type);
+    }
+    if given("tags").is_none() {
+        new.tags = run.tags;
+    }
+    new.is_test = run.is_test;
+    new.queue = new.queue.or(Some(run.queue));
+    new.concurrency_key = new.concurrency_key.or(run.concurrency_key);
+    new.machine = new.machine.or(run.machine);
+    new.replayed_from = Some(run.id);
+    Ok(new)
 }
 
 #[derive(Deserialize)]

@@ -193,7 +193,11 @@ async fn set_active(state: &AppState, environment: &Environment, id: &str, activ
     Ok(Json(view(&schedule)))
 }
 
-pub(crate) async fn timezones() -> Json<Value> {
-    let names: Vec<&str> = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()).collect();
+/// UTC comes first, unless it is not wanted.
+pub(crate) async fn timezones(Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    const UTC: &str = "UTC";
+    let without = query.get("excludeUtc").is_some_and(|v| v == "true");
+    let others = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()).filter(|name| *name != UTC);
+    let names: Vec<&str> = std::iter::once(UTC).filter(|_| !without).chain(others).collect();
     Json(json!({ "timezones": names }))
 }

@@ -97,7 +97,7 @@ pub(crate) struct CallHeaders {
 }
 
 impl CallHeaders {
-    fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         let text =
             |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned);
         Self {
@@ -222,18 +222,25 @@ pub(crate) async fn create(
     environment: &Environment,
     new: &NewRun,
 ) -> Result<(String, bool), ApiError> {
-    match runs::create(&state.db, &environment.id, environment.is_development(), new).await? {
-        Created::New(id) => {
-            state.engine.wake();
-            Ok((id, false))
-        }
-        Created::Repeated(id) => Ok((id, false)),
+    let created = runs::create(&state.db, &environment.id, environment.is_development(), new).await?;
+    let is_new = matches!(created, Created::New(_));
+    let made = made(created, &new.task)?;
+    if is_new {
+        state.engine.wake();
+    }
+    Ok(made)
+}
+
+/// The run's id, and whether it existed by its idempotency key; or why there is none.
+pub(crate) fn made(created: Created, task: &str) -> Result<(String, bool), ApiError> {
+    match created {
+        Created::New(id) | Created::Repeated(id) => Ok((id, false)),
         Created::Cached(id) => Ok((id, true)),
         Created::NoVersion(version) => Err(ApiError::unprocessable(format!(
             "Task locked to version '{version}', but no worker found with that version."
         ))),
         Created::NotOnVersion(version) => {
-            Err(ApiError::unprocessable(format!("Task '{}' not found on locked version '{version}'.", new.task)))
+            Err(ApiError::unprocessable(format!("Task '{task}' not found on locked version '{version}'.")))
         }
     }
 }

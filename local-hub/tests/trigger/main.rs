@@ -1,7 +1,9 @@
 //! The Trigger.dev service over real HTTP and a real Postgres, with a double in place of what executes runs. Each reply is held
 //! against the vendor's own schema.
 mod batches;
+mod clients;
 mod deploys;
+mod dev;
 mod engine;
 mod idempotency;
 mod limits;
@@ -11,4 +13,5 @@ mod runs;
 mod schedules;
 mod script;
 mod support;
+mod wire;
 mod worker;

@@ -24,7 +24,7 @@ const DATABASE: &str = "psn_hub";
 /// Only so that a test that would hang fails: nothing is expected to take this long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn schemas() -> &'static BTreeMap<String, Value> {
+pub fn schemas() -> &'static BTreeMap<String, Value> {
     static SCHEMAS: OnceLock<BTreeMap<String, Value>> = OnceLock::new();
     SCHEMAS.get_or_init(|| serde_json::from_str(include_str!("../schemas/trigger.json")).unwrap())
 }

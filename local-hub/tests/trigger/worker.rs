@@ -66,7 +66,10 @@ async fn a_development_worker_fetches_and_ends_its_runs() {
     hub.post(&attempt(&id, &snapshot, "start"), key, json!({})).await.ok("WorkerApiRunAttemptStartResponseBody");
     let done = json!({ "completion": {
         "ok": true, "id": id, "output": "{\"json\":{\"a\":1}}", "outputType": "application/super+json",
-        "flushedMetadata": { "data": "{\"progress\":2}", "dataType": "application/json" },
+        "flushedMetadata": {
+            "data": "{\"json\":{\"operations\":[{\"type\":\"set\",\"key\":\"progress\",\"value\":2}]}}",
+            "dataType": "application/super+json",
+        },
     }});
     let reply = hub.post(&attempt(&id, &snapshot, "complete"), key, done.clone()).await;
     assert_eq!(reply.ok("WorkerApiRunAttemptCompleteResponseBody")["result"]["attemptStatus"], "RUN_FINISHED");

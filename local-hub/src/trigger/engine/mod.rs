@@ -14,7 +14,7 @@ use std::time::Duration;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::store;
@@ -28,6 +28,8 @@ const CONCURRENCY: usize = 4;
 const MAX_IDLE: Duration = Duration::from_secs(5);
 /// The shortest sleep, so that something due that cannot be done does not spin.
 const MIN_IDLE: Duration = Duration::from_millis(20);
+/// Between two looks at what is due by itself, while runs come and go faster than that.
+const HOUSEKEEPING: Duration = Duration::from_millis(50);
 /// After an error, which is nearly always a control database that restarts.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,8 @@ struct Engine {
     presence: Presence,
     worker: Arc<Worker>,
     workers: JoinSet<()>,
+    /// When what is due by itself was last done.
+    kept: Option<Instant>,
 }
 
 /// The task ends after `shutdown`, when the last run has ended or has been put back.
@@ -88,7 +92,7 @@ pub(crate) async fn start(
     presence.hold(&db).await?;
     let handle = EngineHandle::default();
     let worker = Arc::new(Worker { db: db.clone(), origin, runner, shutdown });
-    let engine = Engine { db, handle: handle.clone(), presence, worker, workers: JoinSet::new() };
+    let engine = Engine { db, handle: handle.clone(), presence, worker, workers: JoinSet::new(), kept: None };
     Ok((handle, tokio::spawn(engine.run())))
 }
 
@@ -115,32 +119,47 @@ impl Engine {
 
     /// Does everything that is due, and says how long nothing will be.
     async fn tick(&mut self) -> Result<Duration, sqlx::Error> {
+        while self.workers.try_join_next().is_some() {}
+        let since = self.kept.map(|kept| kept.elapsed());
+        if let Some(rest) = since.and_then(|since| HOUSEKEEPING.checked_sub(since)) {
+            self.fill().await?;
+            return Ok(rest.max(MIN_IDLE));
+        }
         // First: without its lock this engine would take its own runs for a dead one's.
         self.presence.hold(&self.db).await?;
+        // What was just triggered does not wait for the rest.
+        self.fill().await?;
         let recovered = queue::recover(&self.db).await?;
         if recovered > 0 {
             tracing::info!(recovered, "runs of an engine that died are queued again");
         }
-        queue::promote_delayed(&self.db).await?;
+        let promoted = queue::promote_delayed(&self.db).await?;
         queue::expire(&self.db).await?;
-        scheduler::fire_due(&self.db).await?;
+        let fired = scheduler::fire_due(&self.db).await?;
         queue::park(&self.db).await?;
         store::deployments::time_out(&self.db).await?;
-        while self.workers.try_join_next().is_some() {}
+        if recovered > 0 || promoted > 0 || fired > 0 {
+            self.fill().await?;
+        }
+        self.kept = Some(Instant::now());
+        Ok(queue::until_due(&self.db).await?.map_or(MAX_IDLE, |due| due.clamp(MIN_IDLE, MAX_IDLE)))
+    }
+
+    /// Gives each free place a run, for as long as there is one that may start.
+    async fn fill(&mut self) -> Result<(), sqlx::Error> {
         loop {
             let free = CONCURRENCY.saturating_sub(self.workers.len());
             if free == 0 {
-                break;
+                return Ok(());
             }
             let claimed = queue::claim(&self.db, Claimant::Engine(self.presence.number), free).await?;
             if claimed.is_empty() {
-                break;
+                return Ok(());
             }
             for run in claimed {
                 self.spawn(run);
             }
         }
-        Ok(queue::until_due(&self.db).await?.map_or(MAX_IDLE, |due| due.clamp(MIN_IDLE, MAX_IDLE)))
     }
 
     fn spawn(&mut self, claimed: queue::Claimed) {

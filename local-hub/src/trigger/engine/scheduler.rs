@@ -32,8 +32,8 @@ pub(crate) async fn fire_due(db: &PgPool) -> Result<usize, sqlx::Error> {
         if let Some((at, payload)) = tick.run {
             let new = NewRun {
                 task: schedule.task.clone(),
-                payload: payload.to_string(),
-                payload_type: "application/json".to_owned(),
+                payload: packet(payload).to_string(),
+                payload_type: "application/super+json".to_owned(),
                 schedule_id: Some(schedule.id.clone()),
                 scheduled_at: Some(at),
                 ..NewRun::default()
@@ -79,6 +79,18 @@ fn tick(schedule: &Schedule, cron: &Cron, now: DateTime<Utc>) -> Tick {
         payload["externalId"] = json!(external_id);
     }
     Tick { run: Some((at, payload)), next }
+}
+
+/// With notes on which of its texts are dates, in super-JSON's form: a task of the vendor's SDK gets `Date`s.
+fn packet(payload: Value) -> Value {
+    let mut dates = serde_json::Map::new();
+    for name in ["timestamp", "lastTimestamp"].into_iter().filter(|name| payload.get(*name).is_some()) {
+        dates.insert(name.to_owned(), json!(["Date"]));
+    }
+    for at in 0..payload["upcoming"].as_array().map_or(0, Vec::len) {
+        dates.insert(format!("upcoming.{at}"), json!(["Date"]));
+    }
+    json!({ "json": payload, "meta": { "values": dates } })
 }
 
 #[cfg(test)]
@@ -143,5 +155,13 @@ mod tests {
         assert_eq!(payload["upcoming"].as_array().unwrap().len(), 10);
         assert_eq!(payload["upcoming"][0], "2026-11-22T10:30:00.000Z");
         assert!(payload.get("externalId").is_none());
+        let packet = packet(payload.clone());
+        assert_eq!(packet["json"], payload);
+        let dates: Vec<&str> = packet["meta"]["values"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(
+            ["timestamp", "lastTimestamp", "upcoming.0", "upcoming.9"].iter().all(|d| dates.contains(d)),
+            "{dates:?}"
+        );
+        assert_eq!(dates.len(), 12);
     }
 }

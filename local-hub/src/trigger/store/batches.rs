@@ -1,5 +1,7 @@
 //! Batches: made first, filled with items afterwards.
-use sqlx::{FromRow, PgPool};
+use std::collections::HashSet;
+
+use sqlx::{FromRow, PgConnection, PgPool};
 
 use super::super::ids;
 use super::super::model::Date;
@@ -54,12 +56,17 @@ pub(crate) async fn find(db: &PgPool, environment: &str, id: &str) -> Result<Opt
     sqlx::query_as(select!("AND id = $2")).bind(environment).bind(id).fetch_optional(db).await
 }
 
-pub(crate) async fn has_item(db: &PgPool, batch: &str, index: i32) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM trigger.batch_items WHERE batch_id = $1 AND index = $2)")
+/// Keeps two calls from adding the same items. True when the batch has all of its own.
+pub(crate) async fn lock(tx: &mut PgConnection, batch: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT sealed FROM trigger.batches WHERE id = $1 FOR UPDATE").bind(batch).fetch_one(tx).await
+}
+
+pub(crate) async fn indexes(tx: &mut PgConnection, batch: &str) -> Result<HashSet<i32>, sqlx::Error> {
+    let found: Vec<i32> = sqlx::query_scalar("SELECT index FROM trigger.batch_items WHERE batch_id = $1")
         .bind(batch)
-        .bind(index)
-        .fetch_one(db)
-        .await
+        .fetch_all(tx)
+        .await?;
+    Ok(found.into_iter().collect())
 }
 
 #[derive(Debug, FromRow)]
@@ -70,8 +77,9 @@ pub(crate) struct Item {
     pub(crate) error: Option<String>,
 }
 
-pub(crate) async fn add_item(db: &PgPool, batch: &str, item: &Item) -> Result<(), sqlx::Error> {
-    sqlx::query(
+/// False when the call itself had an item of this index before.
+pub(crate) async fn add_item(tx: &mut PgConnection, batch: &str, item: &Item) -> Result<bool, sqlx::Error> {
+    let result = sqlx::query(
         "INSERT INTO trigger.batch_items (batch_id, index, task, run_id, error) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (batch_id, index) DO NOTHING",
     )
@@ -80,9 +88,9 @@ pub(crate) async fn add_item(db: &PgPool, batch: &str, item: &Item) -> Result<()
     .bind(&item.task)
     .bind(&item.run_id)
     .bind(&item.error)
-    .execute(db)
+    .execute(tx)
     .await?;
-    Ok(())
+    Ok(result.rows_affected() == 1)
 }
 
 pub(crate) async fn items(db: &PgPool, batch: &str) -> Result<Vec<Item>, sqlx::Error> {
@@ -93,13 +101,13 @@ pub(crate) async fn items(db: &PgPool, batch: &str) -> Result<Vec<Item>, sqlx::E
 }
 
 /// Seals the batch once all its items are there. Returns how many are.
-pub(crate) async fn seal(db: &PgPool, batch: &str) -> Result<(i64, bool), sqlx::Error> {
+pub(crate) async fn seal(tx: &mut PgConnection, batch: &str) -> Result<(i64, bool), sqlx::Error> {
     sqlx::query_as(
         "UPDATE trigger.batches b SET updated_at = now(), sealed = sealed OR n.count >= run_count \
          FROM (SELECT count(*) FROM trigger.batch_items WHERE batch_id = $1) AS n WHERE b.id = $1 RETURNING n.count, b.sealed",
     )
     .bind(batch)
-    .fetch_one(db)
+    .fetch_one(tx)
     .await
 }
 

@@ -326,8 +326,26 @@ pub(crate) async fn lease(db: &PgPool, id: &str) -> Result<Option<uuid::Uuid>, s
     Ok(token.await?.flatten())
 }
 
+/// A run's metadata and their type, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_metadata(
+    tx: &mut PgConnection,
+    environment: &str,
+    id: &str,
+) -> Result<Option<(Option<String>, Option<String>)>, sqlx::Error> {
+    sqlx::query_as("SELECT metadata, metadata_type FROM trigger.runs WHERE environment_id = $1 AND id = $2 FOR UPDATE")
+        .bind(environment)
+        .bind(id)
+        .fetch_optional(tx)
+        .await
+}
+
 /// A JSON object, as text.
-pub(crate) async fn set_metadata(db: &PgPool, environment: &str, id: &str, text: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_metadata(
+    tx: &mut PgConnection,
+    environment: &str,
+    id: &str,
+    text: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE trigger.runs SET metadata = $3, metadata_type = 'application/json', updated_at = now() \
          WHERE environment_id = $1 AND id = $2",
@@ -335,7 +353,7 @@ pub(crate) async fn set_metadata(db: &PgPool, environment: &str, id: &str, text:
     .bind(environment)
     .bind(id)
     .bind(text)
-    .execute(db)
+    .execute(tx)
     .await?;
     Ok(())
 }
