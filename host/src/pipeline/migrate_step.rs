@@ -75,6 +75,7 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
         return fail(CodedError::new("migrate.catalog", failed.message.clone(), fix));
     }
 
+    let hold = checks.iter().filter(|c| c.status == CheckStatus::Pass).count();
     let changed = report.changed() || !nothing_to_do;
     let message = if changed {
         format!(
@@ -82,10 +83,10 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
             report.applied.len(),
             report.roles_made.len(),
             report.grants_changed.len(),
-            checks.len()
+            hold
         )
     } else {
-        format!("Schema, roles and grants are as they should be; {} catalog checks hold", checks.len())
+        format!("Schema, roles and grants are as they should be; {hold} catalog checks hold")
     };
     let data = json!({ "applied": report.applied, "roles": report.roles_made, "grants": report.grants_changed });
     let record = StepRecord {

@@ -199,7 +199,9 @@ impl Neon for Cli {
 
     /// The CLI has no command for it.
     fn reset_password(&self, _: &str, role: &str) -> Result<Vec<Operation>, Trouble> {
-        let message = format!("The database refuses {role} with the password that Neon knows, and Neon's CLI cannot make a new one");
+        let message = format!(
+            "The database refuses {role} with the password that Neon knows, and Neon's CLI cannot make a new one"
+        );
         let failure = Failure::new("password-refused", message.clone())
             .fix("psn config set steps.neon-provision neon-provision")
             .fix("psn run setup");

@@ -125,7 +125,8 @@ fn inspect_noted(neon: &impl Neon, noted: &Noted) -> Result<State, Failure> {
     let settled = !noted.resetting && noted.operations.is_empty();
     if kept && noted.host.as_deref() == Some(&endpoint.host) && settled {
         if password::is_refused() {
-            let change = format!("Keep the connection strings of {} anew: the database refuses the password", noted.name);
+            let change =
+                format!("Keep the connection strings of {} anew: the database refuses the password", noted.name);
             return Ok(State::pending([change]));
         }
         return Ok(State::ready(report(format!("The Neon project {} is there", noted.name), noted)));
