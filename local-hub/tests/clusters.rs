@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use common::{TempHome, client, kill, number, processes, run, superuser, uid_of, until_gone};
+use common::{TempHome, client, kill, number, poolers, processes, run, superuser, uid_of, until_gone};
 use psn_local_hub::pg::{PgOptions, SUPERUSER, scram_verifier};
 use rustix::process::Signal;
 use sqlx::ConnectOptions as _;
@@ -360,4 +360,68 @@ async fn a_server_that_dies_is_started_again_and_one_that_was_stopped_is_not() {
     assert!(clusters.info("stopped").is_none());
     assert!(processes(&home.cluster_dir("stopped")).is_empty());
     assert!(!common::lives(stopped.pid));
+}
+
+#[tokio::test]
+async fn what_was_stopped_for_good_is_not_started_by_those_who_come_late() {
+    let home = TempHome::new();
+    let clusters = home.clusters();
+    clusters.create("one").await.unwrap();
+    let late = clusters.clone();
+    clusters.stop_all().await.unwrap();
+    for ended in [late.start("one").await, late.create("two").await, late.control().await] {
+        assert_eq!(ended.err().unwrap().code(), "local.ends");
+    }
+    assert!(processes(&home.cluster_dir("one")).is_empty() && poolers(&home.cluster_dir("one")).is_empty());
+    home.clusters().start("one").await.unwrap();
+}
+
+/// A daemon that is killed leaves its poolers. Whatever became of the rest meanwhile, the next one ends those that nobody needs, and
+/// nothing else: no stranger that has the same settings open, none that has the number now, none whose cluster runs.
+#[tokio::test]
+async fn a_killed_daemons_poolers_are_ended_by_the_next_one_and_nothing_else_is() {
+    let home = TempHome::new();
+    let clusters = home.clusters();
+    let (gone, down, up) = (
+        clusters.create("gone").await.unwrap(),
+        clusters.create("down").await.unwrap(),
+        clusters.create("up").await.unwrap(),
+    );
+    if gone.pooler_port.is_none() {
+        eprintln!("SKIPPED: there is no pgbouncer here; apt-get install pgbouncer");
+        return;
+    }
+    let dir = |id: &str| home.cluster_dir(id);
+    let pooler = |id: &str| poolers(&dir(id))[0];
+    let [of_gone, of_down, of_up] = ["gone", "down", "up"].map(pooler);
+    let settings = dir("down").join("pgbouncer.ini");
+    let mut reader = Command::new("tail").arg("-f").arg(&settings).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // The machine went on without the daemon: servers ended, a folder was deleted.
+    for id in ["gone", "down"] {
+        processes(&dir(id)).into_iter().for_each(|pid| kill(pid, Signal::KILL));
+        until_gone(&dir(id)).await;
+    }
+    fs::remove_dir_all(dir("gone")).unwrap();
+    assert!(common::lives(of_gone) && common::lives(of_down));
+    // Another process has the recorded number of one whose record is stale.
+    let stale = fs::canonicalize(home.path().join("pg/locks")).unwrap().join("other.pooler");
+    fs::write(&stale, format!("{{\"pid\":{},\"began\":\"1\"}}", reader.id())).unwrap();
+
+    assert_eq!(home.clusters().end_orphans().await, 2);
+    common::until_dead(of_gone).await;
+    common::until_dead(of_down).await;
+    assert!(common::lives(of_up), "it serves a cluster that runs");
+    assert!(reader.try_wait().unwrap().is_none(), "a stranger is left alone");
+    assert!(!stale.exists());
+    assert_eq!(home.clusters().end_orphans().await, 0);
+
+    // Stopping looks at the record, not at who else has the settings open.
+    let next = home.clusters();
+    let again = next.start("down").await.unwrap();
+    assert_eq!(again.pooler_port, down.pooler_port);
+    next.stop("down").await.unwrap();
+    assert!(reader.try_wait().unwrap().is_none());
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    assert!(common::lives(up.pid));
 }

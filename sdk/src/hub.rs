@@ -22,7 +22,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What the host knows about `topic`: `config-tree`, `git`, `migrations`, `catalog`, `tasks`, or a later one.
+/// What the host knows about `topic`: `config-tree`, `git`, `migrations`, `catalog`, `tasks`, `owner-login`, or a later one.
 pub fn facts<T: DeserializeOwned>(topic: &str) -> Result<T, Error> {
     let error = |code: &str, message: String| Error { code: code.into(), message, topic: topic.into() };
     let text = sys::hub_facts(topic).map_err(|(code, message)| error(&code, message))?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use psn_tests::edge::{Call, Fault, SqlFault};
 use psn_tests::fix::{documented, error_of, follow, is_documented};
+use psn_tests::points::{Point, Seam};
 use psn_tests::rig::{Case, Ended, Rig};
 use psn_tests::{found, sample};
 use serde_json::Value;
@@ -245,11 +246,52 @@ fn a_database_in_trouble_is_named_and_the_fix_leads_on() {
         let _ = admin.run(mend);
         led_on(&case, code, &ended);
     }
-    // What is kept here is no longer the password: somebody had Neon make another one, and setup asks for that.
-    let case = provisioned();
-    reset_password(&case);
-    let ended = stops(&case, "hub.auth");
-    led_on(&case, "hub.auth", &ended);
+    // What is kept here is no longer the password: somebody had Neon make another one, or changed it by SQL, which Neon does not know
+    // of. Whatever needs the owner says so, and its fix, `psn run setup`, leads to a hub that works.
+    for by_sql in [false, true] {
+        let case = rig.case();
+        case.psn(&SETUP).answer.exits(0);
+        match by_sql {
+            false => reset_password(&case),
+            true => {
+                Admin::of(&rig).run(&["ALTER ROLE hub_owner PASSWORD 'changed by somebody'"]);
+            }
+        }
+        let ended = case.psn(&["run", "migrate"]);
+        assert_eq!(error_of(&ended).expect("an error")["code"], "hub.auth");
+        let how = follow(&case, &ended, &SETUP);
+        assert!(how.lost.is_none() && how.codes == ["hub.auth"] && how.words.is_empty(), "{how:?}");
+        assert_eq!(found::differences(&clean.hub, &found::hub(&case)), Vec::<String>::new(), "by SQL: {by_sql}");
+        case.psn(&["db", "verify"]).answer.exits(0);
+    }
+    killed_while_the_password_is_reset(&rig, &clean);
+}
+
+/// Killed at any call of a setup that has the password made anew, and run again: the hub works, as if nothing had happened.
+fn killed_while_the_password_is_reset(rig: &Rig, clean: &Clean) {
+    let broken = || {
+        let case = rig.case();
+        case.psn(&SETUP).answer.exits(0);
+        Admin::of(rig).run(&["ALTER ROLE hub_owner PASSWORD 'changed by somebody'"]);
+        case
+    };
+    let case = broken();
+    let (ended, points) = case.points(&["run", "neon-provision"]);
+    ended.answer.exits(0);
+    let is_reset = |call: &&Call| call.request.contains("reset_password");
+    let resets = rig.http.calls().iter().filter(is_reset).count();
+    assert_eq!(resets, 1, "the password is made anew once");
+    // Before, during and after that call and the next ones; the crash matrix has the ordinary ones.
+    let reset = rig.http.calls().iter().position(|call| is_reset(&call)).expect("it is there") + 1;
+    let near = |p: &&Point| p.seam == Seam::Http && (reset..=reset + 3).contains(&p.number);
+    let points: Vec<Point> = points.iter().filter(near).copied().collect();
+    assert!(points.len() >= 8, "{points:?}");
+    for point in points {
+        let case = broken();
+        assert!(case.psn_dies(&["run", "neon-provision"], point).killed, "{point} did not come up");
+        case.psn(&SETUP).answer.exits(0);
+        assert_eq!(found::differences(&clean.hub, &found::hub(&case)), Vec::<String>::new(), "{point}");
+    }
 }
 
 /// As Neon's console does it, until the new password is in force.

@@ -91,6 +91,19 @@ impl Hub {
         self.call(reqwest::Method::GET, url, &key, None).1["projects"].as_array().expect("a list").clone()
     }
 
+    /// As the owner, with what psn keeps.
+    fn sql(&self, statement: &'static str) {
+        use sqlx::Connection as _;
+        let url = self.machine.secret("DATABASE_URL_DIRECT").expect("kept");
+        let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a connection string");
+        let ca = self.machine.home().join("local-hub/tls/ca.pem");
+        let options = options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull).ssl_root_cert(ca);
+        self.runtime.block_on(async {
+            let mut db = sqlx::PgConnection::connect_with(&options).await.expect("it logs in");
+            sqlx::raw_sql(statement).execute(&mut db).await.expect("it is done");
+        });
+    }
+
     /// Neon's own CLI, as a person uses it.
     fn neon(&self, args: &[&str]) -> Value {
         let output = Command::new(workspace().join("tests/clients/node_modules/.bin/neon"))
@@ -169,6 +182,70 @@ fn what_the_cli_made_psn_adopts() {
         assert_eq!((&data["project_id"], &data["created"]), (&json!(project), &json!(false)), "{step}");
         assert!(hub.machine.secret("DATABASE_URL_DIRECT").expect("kept").contains("/neondb?"), "{step}");
         assert_eq!(hub.projects().len(), 1, "{step}");
+    }
+}
+
+/// What was wished for and is not to be had is taken out by the fix, as it stands.
+#[test]
+fn a_refused_creation_names_the_command_that_leads_on() {
+    let hub = Hub::new("neon-provision");
+    hub.machine.psn(&["config", "set", "neon.pg_version", "16"]).exits(0);
+    hub.fault(json!({"method": "POST", "path": "/projects", "fault": {"reply": {"status": 422}}}));
+    let refused = hub.run().exits(1);
+    assert_eq!(refused.error()["code"], "neon-provision.create-refused", "{}", refused.stdout);
+    let fixes: Vec<&str> = refused.error()["fix"].as_array().expect("fixes").iter().filter_map(Value::as_str).collect();
+    assert_eq!(fixes[..2], ["psn config unset neon.pg_version", "psn run setup"]);
+    for fix in &fixes[..2] {
+        let words: Vec<&str> = fix.split(' ').skip(1).collect();
+        hub.machine.psn(&words).exits(0);
+    }
+    assert_eq!(hub.projects().len(), 1);
+    assert_eq!(hub.machine.psn(&["config", "get", "neon.pg_version"]).exits(1).error()["code"], "config.not-set");
+}
+
+/// In a project that psn did not make, others may use the password that somebody set: a person has to say that it may be made anew.
+/// Neon's CLI cannot make one, so its step leads to the other.
+#[test]
+fn an_adopted_projects_password_is_made_anew_only_when_a_person_says_so() {
+    if !has_cli() {
+        return;
+    }
+    for step in STEPS {
+        let hub = Hub::new(step);
+        let made = hub.neon(&["projects", "create", "--name", "my own", "--org-id", &hub.org()]);
+        let project = made["project"]["id"].as_str().expect("an id").to_owned();
+        hub.machine.psn(&["config", "set", "neon.project_id", &project]).exits(0);
+        hub.machine.psn(&["run", "setup"]).exits(0);
+        hub.sql("ALTER ROLE neondb_owner PASSWORD 'changed by somebody'");
+        let mut codes = Vec::new();
+        let mut failed = hub.machine.psn(&["run", "migrate"]).exits(1);
+        // As it is printed, error after error.
+        loop {
+            let error = failed.error().clone();
+            codes.push(error["code"].as_str().expect("a code").to_owned());
+            assert!(codes.len() < 5, "{codes:?}");
+            let fix = error["fix"][0].as_str().expect("a fix").to_owned();
+            let words: Vec<&str> = fix.strip_prefix("psn ").expect("a command").split(' ').collect();
+            let ended = hub.machine.psn(&words);
+            if ended.code == Some(0) && words != ["run", "setup"] {
+                failed = hub.machine.psn(&["run", "setup"]);
+            } else {
+                failed = ended;
+            }
+            if failed.code == Some(0) {
+                break;
+            }
+        }
+        let refused = |plugin: &str| format!("{plugin}.password-refused");
+        match step {
+            "neon-provision" => assert_eq!(codes, ["hub.auth".to_owned(), refused("neon-provision")]),
+            cli => assert_eq!(codes, ["hub.auth".to_owned(), refused(cli), refused("neon-provision")]),
+        }
+        assert_eq!(
+            hub.machine.psn(&["config", "get", "neon.reset_password"]).exits(0).result()["value"],
+            project.as_str()
+        );
+        hub.machine.psn(&["db", "verify"]).exits(0);
     }
 }
 

@@ -243,6 +243,8 @@ pub(super) enum Db {
 pub(super) enum Config {
     /// Sets a value, for example: psn config set neon.region aws-eu-central-1
     Set { name: String, value: String },
+    /// Takes a value out
+    Unset { name: String },
     /// Prints a value
     Get { name: String },
     /// Lists all values

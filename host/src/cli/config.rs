@@ -17,6 +17,11 @@ pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedEr
             Settings::set(&project, &name, &value)?;
             json!({ "name": name, "value": value })
         }
+        Config::Unset { name } => {
+            let was = settings.get(&name).map(str::to_owned);
+            Settings::unset(&project, &name)?;
+            json!({ "name": name, "was": was })
+        }
         Config::Get { name } => match settings.get(&name) {
             Some(value) => json!({ "name": name, "value": value }),
             None => {

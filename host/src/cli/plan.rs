@@ -6,13 +6,20 @@ use super::run::options;
 use super::{Context, Done};
 use crate::error::CodedError;
 use crate::events::{Level, StepStatus};
+use crate::hub::EnvFiles;
 use crate::pipeline::{self, Plan, Session};
+use crate::secret::SecretBackend as _;
 
 pub(super) async fn plan(context: &Context, args: PlanArgs) -> Result<Done, CodedError> {
     // `setup` is all that can be planned, and clap has seen to it that it stands there.
     debug_assert_eq!(args.what, "setup");
     let mut session = Session::look(options(context, true)).await?;
+    let is_new = !EnvFiles::new(&session.project).load()?.contains_key("PSN_HUB_ID");
     let (summary, plan) = pipeline::plan_setup(&mut session).await;
+    if is_new {
+        let kept = "this folder has no hub yet: the id in these names is the new hub's if the plan is applied (psn plan setup --out FILE, psn apply FILE); psn run setup chooses another";
+        context.events.log(Level::Info, "psn", kept);
+    }
     if let Some(path) = args.out
         && matches!(summary.status, StepStatus::Planned | StepStatus::Success)
     {

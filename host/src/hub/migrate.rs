@@ -5,12 +5,13 @@ use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 use sqlx::{PgConnection, Row as _};
 
 use super::catalog::catalog_checks;
-use super::connection::{ConnectError, Purpose, TlsRoots, connect};
+use super::connection::{ConnectError, Purpose, TlsRoots, connect, passes};
 use super::migrations::{FIRST_OF_PROJECT, FOLDER, Migrations, MigrationsError};
-use super::roles::{self, RolesError};
+use super::patience::Patience;
+use super::roles::{self, Plans, RolesError};
 use crate::capabilities::Deadline;
 use crate::error::CodedError;
-use crate::events::{Check, Event, EventSink};
+use crate::events::{Check, CheckStatus, Event, EventSink, Level};
 use crate::plugins::manifest::Manifest;
 use crate::secret::Secrets;
 
@@ -100,6 +101,15 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
+    /// Whether there was a connection, and it went away: terminated, or with a server that restarts.
+    fn is_lost(&self) -> bool {
+        match self {
+            MigrateError::Failed { source, .. } | MigrateError::Sql { source, .. } => lost(source),
+            MigrateError::Roles(RolesError::Sql { source, .. }) => lost(source),
+            _ => false,
+        }
+    }
+
     pub fn coded(&self) -> CodedError {
         let say = |code: &str, fix: &[&str]| CodedError::new(code, self.to_string(), fix.iter().copied());
         match self {
@@ -144,7 +154,7 @@ impl MigrateError {
                     ],
                 )
             }
-            MigrateError::Failed { source: sqlx::Error::Io(_), .. } => {
+            MigrateError::Failed { source, .. } if lost(source) => {
                 say("migrate.interrupted", &["psn run setup"]).retryable()
             }
             MigrateError::Failed { file: Some(file), line, .. } => CodedError::new(
@@ -153,7 +163,7 @@ impl MigrateError {
                 [format!("${{EDITOR:-vi}} +{} {file}", line.unwrap_or(1)), "psn db migrate".to_owned()],
             ),
             MigrateError::Failed { .. } => say("migrate.failed", &["psn run setup"]),
-            MigrateError::Sql { source: sqlx::Error::Io(_), .. } => {
+            MigrateError::Sql { source, .. } if lost(source) => {
                 say("migrate.interrupted", &["psn run setup"]).retryable()
             }
             MigrateError::Sql { .. } => say("migrate.database", &["psn run setup"]),
@@ -169,12 +179,27 @@ fn is_state(error: &sqlx::Error, state: &str) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(state)
 }
 
+/// What is wrong with one plugin holds up no other.
+fn unknown_grant(error: &RolesError) -> Check {
+    let CodedError { code, message, fix, .. } = roles_error(error);
+    let message = format!("{message}; no role is made for it, and everything else is done");
+    Check { check: code, step: None, status: CheckStatus::Warn, message, fix, required: false }
+}
+
+fn lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(e) => e.code().is_some_and(|state| passes(&state)),
+        _ => false,
+    }
+}
+
 fn roles_error(e: &RolesError) -> CodedError {
     match e {
         RolesError::Connect(e) => e.coded(),
         RolesError::Secret(e) => CodedError::new("config.secret", e.to_string(), ["psn run setup"]),
         RolesError::Random(_) => CodedError::new("host.random", e.to_string(), ["psn run setup"]).retryable(),
-        RolesError::Sql { source: sqlx::Error::Io(_), .. } => {
+        RolesError::Sql { source, .. } if lost(source) => {
             CodedError::new("migrate.interrupted", e.to_string(), ["psn run setup"]).retryable()
         }
         RolesError::Sql { .. } => CodedError::new("migrate.roles", e.to_string(), ["psn run setup"]),
@@ -189,7 +214,10 @@ fn roles_error(e: &RolesError) -> CodedError {
         RolesError::Unknown { plugin, .. } => CodedError::new(
             "migrate.unknown-grant",
             e.to_string(),
-            [format!("Correct [db] in the manifest of {plugin}, or add the migration that makes it")],
+            [
+                "psn db status".to_owned(),
+                format!("Correct [db] in the manifest of {plugin}, or add the migration that makes it"),
+            ],
         ),
     }
 }
@@ -204,16 +232,39 @@ pub async fn migrate(
     events: &EventSink,
     deadline: Deadline,
 ) -> Result<MigrateReport, MigrateError> {
+    let mut report = MigrateReport::default();
+    let mut patience = Patience::within(deadline);
+    loop {
+        match attempt(&mut report, migrations, secrets, tls, plugins, events, deadline).await {
+            // What was under way is undone, and what was done is found done.
+            Err(e) if e.is_lost() && patience.again().await => {
+                events.log(Level::Warn, "migrate", format!("{e}; beginning again"));
+            }
+            ended => return ended.map(|()| report),
+        }
+    }
+}
+
+/// Adds to the report of what earlier attempts did.
+async fn attempt(
+    report: &mut MigrateReport,
+    migrations: &Migrations,
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plugins: &[Manifest],
+    events: &EventSink,
+    deadline: Deadline,
+) -> Result<(), MigrateError> {
     let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
     sqlx::raw_sql(SESSION)
         .execute(&mut owner)
         .await
         .map_err(|source| MigrateError::Sql { what: "preparing the session", source })?;
     let before = versions(&mut owner, migrations).await?;
-    let mut report = MigrateReport {
-        pending_before: before.pending.iter().map(|m| m.version).collect(),
-        ..MigrateReport::default()
-    };
+    let pending = before.pending.iter().map(|m| m.version);
+    if report.pending_before.is_empty() {
+        report.pending_before = pending.collect();
+    }
     refuse(&before, migrations)?;
 
     let mut steps = before.pending.len();
@@ -222,12 +273,14 @@ pub async fn migrate(
             progress(events, done, steps, format!("Migration {}: {}", migration.version, migration.description));
         }
         run(&mut owner, migrations).await?;
+    }
+    if !report.pending_before.is_empty() {
         let after = versions(&mut owner, migrations).await?;
-        report.applied =
-            report.pending_before.iter().copied().filter(|v| after.applied.iter().any(|a| a.version == *v)).collect();
+        let is_applied = |v: &i64| after.applied.iter().any(|a| a.version == *v);
+        report.applied = report.pending_before.iter().copied().filter(is_applied).collect();
     }
 
-    let plans = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
+    let Plans { plans, unknown } = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
     steps += plans.iter().filter(|p| !p.is_done()).count();
     for (done, plan) in plans.iter().filter(|p| !p.is_done()).enumerate() {
         progress(events, before.pending.len() + done, steps, format!("Role {}", plan.role));
@@ -241,9 +294,10 @@ pub async fn migrate(
         }
     }
     report.checks = catalog_checks(&mut owner).await;
+    report.checks.extend(unknown.iter().map(unknown_grant));
     // Everything is done and committed: how the connection ends changes nothing.
     let _ = sqlx::Connection::close(owner).await;
-    Ok(report)
+    Ok(())
 }
 
 /// All of them, in order.
@@ -272,11 +326,27 @@ pub async fn inspect_migrations(
     plugins: &[Manifest],
     deadline: Deadline,
 ) -> Result<MigrationFacts, MigrateError> {
+    let mut patience = Patience::within(deadline);
+    loop {
+        match look(migrations, secrets, tls, plugins, deadline).await {
+            Err(e) if e.is_lost() && patience.again().await => {}
+            ended => return ended,
+        }
+    }
+}
+
+async fn look(
+    migrations: &Migrations,
+    secrets: &Secrets,
+    tls: &TlsRoots,
+    plugins: &[Manifest],
+    deadline: Deadline,
+) -> Result<MigrationFacts, MigrateError> {
     let mut owner = connect(&Purpose::OwnerDirect, secrets, tls, deadline).await?;
     let mut facts = versions(&mut owner, migrations).await?;
     // Before the tables are there, what a role lacks cannot be told from what is missing.
     if facts.pending.is_empty() {
-        let plans = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
+        let Plans { plans, .. } = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
         facts.roles = plans.iter().flat_map(roles::RolePlan::words).collect();
     }
     let _ = sqlx::Connection::close(owner).await;

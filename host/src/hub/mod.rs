@@ -9,6 +9,7 @@ mod grants;
 pub mod lint;
 pub mod migrate;
 pub mod migrations;
+mod patience;
 pub mod project;
 pub mod roles;
 mod scram;
@@ -25,6 +26,7 @@ pub use migrate::{
     inspect_migrations, migrate,
 };
 pub use migrations::{Migrations, MigrationsError};
+pub use patience::Patience;
 pub use project::{ProjectDir, ProjectError};
 pub use settings::{HubKind, Settings, SettingsError};
 

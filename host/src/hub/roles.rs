@@ -1,4 +1,6 @@
 //! psn's roles: made in SQL, with a password each, and with exactly the rights that the plugins' manifests ask for.
+use std::collections::BTreeMap;
+
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use super::connection::{ConnectError, HubUrl, POOLED_URL, Purpose, TlsRoots, connect_url, with_role};
@@ -82,6 +84,13 @@ impl RolePlan {
     }
 }
 
+/// All roles, as they were looked at.
+pub struct Plans {
+    pub plans: Vec<RolePlan>,
+    /// Plugins that ask for what is not there: no role is made for one, and the one that it has may do nothing. The others go on.
+    pub unknown: Vec<RolesError>,
+}
+
 /// Looks at all roles, changes nothing.
 pub async fn plan(
     owner: &mut PgConnection,
@@ -89,25 +98,31 @@ pub async fn plan(
     tls: &TlsRoots,
     plugins: &[Manifest],
     deadline: Deadline,
-) -> Result<Vec<RolePlan>, RolesError> {
+) -> Result<Plans, RolesError> {
+    let mut unknown = Vec::new();
     let mut plans =
         vec![plan_login(owner, secrets, tls, APP_ROLE.to_owned(), Purpose::App, APP_CONNECTIONS, deadline).await?];
     for manifest in plugins.iter().filter(|m| !m.db.is_empty()) {
         let name = &manifest.plugin.name;
-        let mut plan = plan_login(
-            owner,
-            secrets,
-            tls,
-            plugin_role(name),
-            Purpose::Plugin(name.clone()),
-            PLUGIN_CONNECTIONS,
-            deadline,
-        )
-        .await?;
-        plan.changes.append(&mut super::grants::plan(owner, name, &plan.role, &manifest.db).await?);
+        let (role, purpose, limit) = (plugin_role(name), Purpose::Plugin(name.clone()), PLUGIN_CONNECTIONS);
+        let plan = match super::grants::plan(owner, name, &role, &manifest.db).await {
+            Ok(changes) => {
+                let login = plan_login(owner, secrets, tls, role, purpose, limit, deadline).await?;
+                RolePlan { changes, ..login }
+            }
+            Err(error @ RolesError::Unknown { .. }) => {
+                unknown.push(error);
+                if !role_exists(owner, &role).await? {
+                    continue;
+                }
+                let changes = super::grants::plan(owner, name, &role, &BTreeMap::new()).await?;
+                RolePlan { role, purpose, limit, login: false, moved: false, changes }
+            }
+            Err(error) => return Err(error),
+        };
         plans.push(plan);
     }
-    Ok(plans)
+    Ok(Plans { plans, unknown })
 }
 
 /// Does what the plan says. Run again after a crash at any point it ends the same.

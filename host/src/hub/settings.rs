@@ -98,6 +98,28 @@ impl Settings {
 
     /// Writes one value into config/psn.toml; comments and order stay.
     pub fn set(project: &ProjectDir, name: &str, value: &str) -> Result<(), SettingsError> {
+        Self::edit(project, name, |table, key| {
+            table[key] = match (value.parse::<i64>(), value.parse::<bool>()) {
+                (Ok(n), _) if n.to_string() == value => toml_edit::value(n),
+                (_, Ok(b)) => toml_edit::value(b),
+                _ => toml_edit::value(value),
+            };
+        })
+    }
+
+    /// Takes one value out of config/psn.toml. One that is not there is fine.
+    pub fn unset(project: &ProjectDir, name: &str) -> Result<(), SettingsError> {
+        Self::edit(project, name, |table, key| {
+            table.remove(key);
+        })
+    }
+
+    /// In the table that the name leads to.
+    fn edit(
+        project: &ProjectDir,
+        name: &str,
+        change: impl FnOnce(&mut toml_edit::Table, &str),
+    ) -> Result<(), SettingsError> {
         let wrong =
             |reason: &str| SettingsError::Value { file: PSN_TOML, name: name.to_owned(), reason: reason.to_owned() };
         let words: Vec<&str> = name.split('.').collect();
@@ -118,11 +140,7 @@ impl Settings {
             let item = table.entry(word).or_insert_with(|| toml_edit::Item::Table(toml_edit::Table::new()));
             table = item.as_table_mut().ok_or_else(|| wrong("what stands there is no table"))?;
         }
-        table[*key] = match (value.parse::<i64>(), value.parse::<bool>()) {
-            (Ok(n), _) if n.to_string() == value => toml_edit::value(n),
-            (_, Ok(b)) => toml_edit::value(b),
-            _ => toml_edit::value(value),
-        };
+        change(table, key);
         let text = document.to_string();
         // What could not be read back is not written.
         Self::parse(&text)?;

@@ -9,13 +9,15 @@ use super::component_store::reference;
 use super::environment::role_url_secret;
 use crate::capabilities::Deadline;
 use crate::capabilities::hub_facts::{FactError, FactSource};
-use crate::hub::{self, ProjectDir, TlsRoots};
+use crate::hub::{self, ProjectDir, Purpose, TlsRoots};
 use crate::plugins::manifest::{Manifest, parse_duration};
 use crate::plugins::registry::{Installed, Registry};
 use crate::secret::Secrets;
 
 /// How long the host itself looks into the database for one answer.
 const DATABASE_LIMIT: Duration = Duration::from_secs(30);
+/// One login, with a suspended compute's start before it. Where it takes longer, whoever needs the database waits and says why.
+const LOGIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The facts of a hub whose folder is on this machine.
 pub(super) struct SessionFacts {
@@ -34,6 +36,7 @@ impl FactSource for SessionFacts {
             "git" => blocking(&self.project, ProjectDir::git_facts).await,
             "migrations" => self.migrations().await,
             "catalog" => self.catalog().await,
+            "owner-login" => Ok(self.owner_login().await),
             "tasks" => Ok(task_facts(&self.registry.tasks().map_err(unavailable)?, &self.hub_id)),
             _ => Err(FactError::Unknown),
         }
@@ -41,6 +44,21 @@ impl FactSource for SessionFacts {
 }
 
 impl SessionFacts {
+    /// Whether the database lets the owner in with what is kept. `unknown` is also a database that does not answer.
+    async fn owner_login(&self) -> Value {
+        let deadline = Deadline::after(LOGIN_LIMIT);
+        let owner = match hub::connect(&Purpose::OwnerDirect, &self.secrets, &self.tls, deadline).await {
+            Ok(connection) => {
+                // It was only to see whether logging in works.
+                let _ = sqlx::Connection::close(connection).await;
+                "accepted"
+            }
+            Err(e) if e.is_auth() => "refused",
+            Err(_) => "unknown",
+        };
+        json!({ "owner": owner })
+    }
+
     async fn migrations(&self) -> Result<Value, FactError> {
         let manifests = self.registry.manifests().map_err(unavailable)?;
         let deadline = Deadline::after(DATABASE_LIMIT);

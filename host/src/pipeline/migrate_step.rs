@@ -12,17 +12,10 @@ use super::setup::{Place, consent_first};
 use crate::capabilities::{Deadline, Usage};
 use crate::error::CodedError;
 use crate::events::{Check, CheckStatus, Event, StepEvent, StepStatus};
-use crate::hub::connection::POOLED_URL;
-use crate::hub::{self, EnvFiles, MigrateError, Purpose};
+use crate::hub;
 
 /// Migrations wait for locks, and a suspended database for its start.
 const LIMIT: Duration = Duration::from_secs(300);
-
-/// The database does not take the owner's password that is kept here. Without it, the step that provisions asks for it anew: this
-/// is what makes `psn run setup` the way on.
-fn forget_owner(session: &Session) -> Result<(), CodedError> {
-    Ok(EnvFiles::new(&session.project).remove(&[POOLED_URL, &Purpose::OwnerDirect.secret_name()])?)
-}
 
 /// What would be done, in words.
 pub(super) fn changes(pending: &[hub::Version], roles: &[String]) -> Vec<String> {
@@ -59,12 +52,7 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
     };
     let facts = match hub::inspect_migrations(&migrations, secrets, tls, &manifests, deadline).await {
         Ok(facts) => facts,
-        Err(e) => {
-            if matches!(&e, MigrateError::Connect(e) if e.is_auth()) {
-                forget_owner(session)?;
-            }
-            return fail(e.into());
-        }
+        Err(e) => return fail(e.into()),
     };
     let changes = changes(&facts.pending, &facts.roles);
     let nothing_to_do = facts.is_done();
@@ -87,6 +75,7 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
         return fail(CodedError::new("migrate.catalog", failed.message.clone(), fix));
     }
 
+    let hold = checks.iter().filter(|c| c.status == CheckStatus::Pass).count();
     let changed = report.changed() || !nothing_to_do;
     let message = if changed {
         format!(
@@ -94,10 +83,10 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
             report.applied.len(),
             report.roles_made.len(),
             report.grants_changed.len(),
-            checks.len()
+            hold
         )
     } else {
-        format!("Schema, roles and grants are as they should be; {} catalog checks hold", checks.len())
+        format!("Schema, roles and grants are as they should be; {hold} catalog checks hold")
     };
     let data = json!({ "applied": report.applied, "roles": report.roles_made, "grants": report.grants_changed });
     let record = StepRecord {

@@ -3,7 +3,7 @@ use sha2::{Digest, Sha256};
 
 use super::component::Described;
 use super::lock::LockDifference;
-use super::manifest::{Auth, DbGrant, Manifest, World};
+use super::manifest::{Auth, DbGrant, Manifest, WITHHELD, World};
 
 /// Someone has to agree before this component may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,11 +67,14 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
         };
         asks.push(format!("call {} at {}{with}: {}", service.service, service.base, list(&service.routes)));
         for (route, captured) in &service.capture {
-            asks.push(format!(
-                "have psn keep from the answer to {} {route}: {}",
-                service.service,
-                list(captured.values())
-            ));
+            let (hidden, kept): (Vec<_>, Vec<_>) = captured.iter().partition(|(_, name)| *name == WITHHELD);
+            let answer = format!("from the answer to {} {route}", service.service);
+            if !kept.is_empty() {
+                asks.push(format!("have psn keep {answer}: {}", list(kept.into_iter().map(|(_, name)| name))));
+            }
+            if !hidden.is_empty() {
+                asks.push(format!("not see {answer}: {}", list(hidden.into_iter().map(|(pointer, _)| pointer))));
+            }
         }
         for (route, places) in &service.inject {
             let places = places.iter().map(|(pointer, names)| format!("{} at {pointer}", list(names)));
@@ -200,7 +203,7 @@ service = "neon"
 base = "https://console.neon.tech/api/v2"
 auth = { bearer = "NEON_API_KEY" }
 routes = ["GET /projects", "POST /projects"]
-capture = { "POST /projects" = { "/uri" = "DATABASE_URL" } }
+capture = { "POST /projects" = { "/uri" = "DATABASE_URL", "/role/password" = "-" } }
 inject = { "POST /projects" = { "/v/key" = ["HUB_ENCRYPTION_KEY"] } }
 [db]
 "posts" = { select = ["id", "status"], update = ["status"], delete = true }
@@ -234,6 +237,7 @@ env = ["C_KEY"]
             [
                 "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects, POST /projects",
                 "have psn keep from the answer to neon POST /projects: DATABASE_URL",
+                "not see from the answer to neon POST /projects: /role/password",
                 "have psn send secrets to neon POST /projects: HUB_ENCRYPTION_KEY at /v/key",
                 "in the hub's database, posts: read id, status; change status; delete rows",
                 "in the hub's database, psn.f(int): call it",

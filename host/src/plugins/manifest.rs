@@ -44,6 +44,9 @@ pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX)
 }
 
+/// In place of a captured secret's name: nobody keeps the value, and the guest does not see it either.
+pub const WITHHELD: &str = "-";
+
 /// The longest plugin name, in bytes: `psn_plugin_` and the name must fit a Postgres role name (63 bytes).
 pub const MAX_NAME: usize = 40;
 

@@ -115,6 +115,8 @@ async fn start(
     let origin = |port: u16| Url::parse(&format!("http://127.0.0.1:{port}")).expect("an address and a port are a URL");
     let (neon_origin, trigger_origin) = (origin(ports.0), origin(ports.1));
 
+    // Of a daemon that was killed: attached to where their cluster runs, ended where nobody will.
+    clusters.end_orphans().await;
     let control = clusters.control().await?;
     let db = control_database(home, &control).await?;
     let parts = Parts {

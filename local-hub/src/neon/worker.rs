@@ -88,6 +88,8 @@ async fn work_off(
                     let _ = created.send(Ok(()));
                 }
             }
+            // The local hub ends. Nothing has failed: the next one goes on here.
+            Err(error @ OperationError::Cluster { source: PgError::Closed { .. } }) => return Ok(Some(error)),
             Err(error) => {
                 give_up(db, &operation, &error).await?;
                 match action {
@@ -126,6 +128,9 @@ async fn with_attempts(
         let Err(error) = perform(service, db, operation, action).await else {
             return Ok(());
         };
+        if matches!(error, OperationError::Cluster { source: PgError::Closed { .. } }) {
+            return Err(error);
+        }
         operations::count_failure(db, operation.id, &error.to_string()).await?;
         // A cluster that cannot be made (no Postgres, a full disk) is not made by trying again.
         let is_final = matches!(error, OperationError::Asked);

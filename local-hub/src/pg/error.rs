@@ -41,6 +41,8 @@ pub enum PgError {
     StopTimeout { id: String, pid: u32 },
     #[error("another psn has held {} for more than {seconds} s", path.display())]
     Busy { path: PathBuf, seconds: u64 },
+    #[error("Postgres of {id} was not started: the local hub ends")]
+    Closed { id: String },
     #[error("the generated certificate could not be made: {0}")]
     Tls(#[from] rcgen::Error),
     #[error("{doing} {}: {source}", path.display())]
@@ -81,6 +83,7 @@ impl PgError {
             PgError::StartTimeout { .. } => "local.postgres-start-timeout",
             PgError::StopTimeout { .. } => "local.postgres-stop-timeout",
             PgError::Busy { .. } => "local.busy",
+            PgError::Closed { .. } => "local.ends",
             PgError::Tls(_) => "local.certificate",
             PgError::Io { .. } => "local.io",
         }
@@ -119,6 +122,7 @@ impl PgError {
                 s(&["psn local logs", "psn local down", "psn local up"])
             }
             PgError::Busy { .. } => s(&["psn local status", "psn local down"]),
+            PgError::Closed { .. } => s(&["psn local up"]),
             PgError::Tool { .. } | PgError::Tls(_) | PgError::Io { .. } => {
                 s(&["psn local logs", "df -h", "PSN_HOME=/path/to/another/folder psn local up"])
             }

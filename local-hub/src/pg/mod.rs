@@ -7,12 +7,13 @@
 //! place.rs       the folder of a cluster               port.rs    free and taken ports
 //! binaries.rs    which Postgres                        scram.rs   password verifiers
 //! account.rs     which account                         process.rs who runs
-//! pooler.rs      the pooled port: pgbouncer
+//! pooler.rs      the pooled port: pgbouncer       home.rs    all clusters at once
 //! ```
 mod account;
 mod binaries;
 mod config;
 mod error;
+mod home;
 mod init;
 mod place;
 mod pooler;
@@ -22,9 +23,10 @@ mod scram;
 mod server;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +39,10 @@ pub use binaries::Layer;
 use binaries::Search;
 use config::Network;
 pub use error::PgError;
+use home::{DELETED, lock, remove_deleted, stop_all, superuser_password};
+pub(crate) use home::{
+    pooler_version, recorded_ports, remove_outside, renew_taken_ports, stop_home, summaries, superuser_file,
+};
 use init::{Init, blocking};
 use place::{Place, Record};
 pub use pooler::PoolerChoice;
@@ -85,6 +91,8 @@ struct Inner {
     password: Arc<str>,
     options: PgOptions,
     running: Mutex<BTreeMap<String, ClusterInfo>>,
+    /// All were stopped for good: what still works in the background must not start one again.
+    closed: AtomicBool,
 }
 
 /// The Postgres that a new cluster would be made with: the folder of its programs, and its version. Starts nothing.
@@ -122,17 +130,6 @@ impl ClusterInfo {
     }
 }
 
-/// What is known of a cluster without starting anything.
-pub(crate) struct Summary {
-    pub(crate) id: String,
-    pub(crate) major: Option<u32>,
-    pub(crate) port: Option<u16>,
-    pub(crate) pooler_port: Option<u16>,
-    pub(crate) running: bool,
-    pub(crate) log: PathBuf,
-    pub(crate) pooler_log: PathBuf,
-}
-
 impl Clusters {
     /// Prepares the folders and the certificate under `home`; starts nothing. Opened twice at once it does no harm, but
     /// the daemon's lock sees to it that one psn at a time does.
@@ -150,7 +147,8 @@ impl Clusters {
         Tls::ensure(&tls_dir, account)?;
         let password = superuser_password(home, &pg_dir)?;
         remove_deleted(&pg_dir)?;
-        let inner = Inner { pg_dir, locks, tls_dir, account, password, options, running: Mutex::default() };
+        let (running, closed) = (Mutex::default(), AtomicBool::new(false));
+        let inner = Inner { pg_dir, locks, tls_dir, account, password, options, running, closed };
         Ok(Clusters { inner: Arc::new(inner) })
     }
 
@@ -214,8 +212,20 @@ impl Clusters {
         self.inner.tls_dir.join("ca.pem")
     }
 
-    /// Stops every cluster of the Home, the control cluster last. Says whether anything ran.
+    /// Ends the poolers of a daemon that was killed whose clusters are gone, or do not run. Those of running clusters are attached to.
+    pub async fn end_orphans(&self) -> usize {
+        pooler::end_orphans(&self.inner.pg_dir).await
+    }
+
+    /// From now on nothing is started through this value.
+    pub fn close(&self) {
+        self.inner.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Stops every cluster of the Home, the control cluster last, for good. Says whether anything ran.
     pub async fn stop_all(&self) -> Result<bool, PgError> {
+        // Whoever brings one up now holds its lock, which is waited for; whoever gets the lock later sees this.
+        self.close();
         self.running().clear();
         stop_all(&self.inner.pg_dir).await
     }
@@ -267,6 +277,9 @@ impl Clusters {
 
     async fn bring_up_locked(&self, id: &str, make: bool, _lock: &FileLock) -> Result<ClusterInfo, PgError> {
         let inner = &self.inner;
+        if inner.closed.load(Ordering::SeqCst) {
+            return Err(PgError::Closed { id: id.to_owned() });
+        }
         let place = self.place(id)?;
         let major = place.major()?;
         if major.is_none() && !make {
@@ -421,120 +434,4 @@ impl Clusters {
         // A map of finished values: a panic elsewhere leaves it whole.
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a folder is renamed to before it is deleted.
-const DELETED: &str = ".deleted-";
-
-async fn lock(path: &Path, patience: Duration) -> Result<FileLock, PgError> {
-    FileLock::acquire(path, patience)
-        .await
-        .map_err(PgError::io("could not lock", path))?
-        .ok_or_else(|| PgError::Busy { path: path.to_owned(), seconds: patience.as_secs() })
-}
-
-/// What a crash while deleting left.
-fn remove_deleted(pg_dir: &Path) -> Result<(), PgError> {
-    for entry in fs::read_dir(pg_dir).map_err(PgError::io("could not read", pg_dir))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(DELETED) {
-            files::remove_dir(&entry.path()).map_err(PgError::io("could not delete", &entry.path()))?;
-        }
-    }
-    Ok(())
-}
-
-fn superuser_password(home: &Path, pg_dir: &Path) -> Result<Arc<str>, PgError> {
-    let file = superuser_file(home);
-    let kept = files::read_optional(&file).map_err(PgError::io("could not read", &file))?;
-    if let Some(kept) = kept.filter(|k| !k.trim().is_empty()) {
-        return Ok(kept.trim().into());
-    }
-    init::forget_templates(pg_dir)?;
-    let fresh = crate::tokens::generate("", 32);
-    files::write_atomic(&file, fresh.as_bytes(), 0o600).map_err(PgError::io("could not write", &file))?;
-    Ok(fresh.into())
-}
-
-pub(crate) fn superuser_file(home: &Path) -> PathBuf {
-    home.join("superuser.secret")
-}
-
-/// The folder as every psn sees it, or `None` when nothing was made there.
-fn canonical_pg_dir(home: &Path) -> Option<PathBuf> {
-    fs::canonicalize(home.join("pg")).ok()
-}
-
-pub(crate) fn summaries(home: &Path) -> Vec<Summary> {
-    let places = canonical_pg_dir(home).map(|dir| place::all(&dir)).unwrap_or_default();
-    places
-        .into_iter()
-        .map(|place| Summary {
-            major: place.major().ok().flatten(),
-            port: place.record().ok().flatten().map(|r| r.port),
-            pooler_port: place.record().ok().flatten().and_then(|r| r.pooler_port).filter(|_| pooler::runs(&place)),
-            running: server::runs(&place),
-            log: place.log(),
-            pooler_log: pooler::log_file(&place),
-            id: place.id,
-        })
-        .collect()
-}
-
-/// The ports of all clusters, also those that do not run.
-pub(crate) fn recorded_ports(pg_dir: &Path) -> BTreeSet<u16> {
-    let places = place::all(pg_dir);
-    places.iter().filter_map(|p| p.record().ok().flatten()).flat_map(Record::ports).collect()
-}
-
-/// What the pooled ports of a Home are answered by; None where pooled is direct.
-pub(crate) fn pooler_version() -> Option<String> {
-    pooler::version(&pooler::find(&PoolerChoice::Find)?)
-}
-
-/// New numbers for recorded ports that strangers listen on. For a Home whose daemon does not run.
-pub(crate) fn renew_taken_ports(home: &Path, reserved: &BTreeSet<u16>) -> Result<(), PgError> {
-    let Some(dir) = canonical_pg_dir(home) else {
-        return Ok(());
-    };
-    for place in place::all(&dir) {
-        let reserved = reserved.union(&recorded_ports(&dir)).copied().collect();
-        place::renew_taken_port(&place, &reserved)?;
-    }
-    Ok(())
-}
-
-/// Stops all servers of a Home whose daemon does not run.
-pub(crate) async fn stop_home(home: &Path) -> Result<bool, PgError> {
-    match canonical_pg_dir(home) {
-        Some(dir) => stop_all(&dir).await,
-        None => Ok(false),
-    }
-}
-
-/// The sockets' folders that lie outside of the Home.
-pub(crate) fn remove_outside(home: &Path) -> Result<(), PgError> {
-    let places = canonical_pg_dir(home).map(|dir| place::all(&dir)).unwrap_or_default();
-    places.iter().try_for_each(Place::remove_outside)
-}
-
-async fn stop_all(pg_dir: &Path) -> Result<bool, PgError> {
-    let mut places = place::all(pg_dir);
-    // The services may still write their last words while the projects' servers go.
-    places.sort_by_key(|p| p.id == CONTROL);
-    let mut any = false;
-    let mut first_error = None;
-    for place in &places {
-        let locks = pg_dir.join(LOCKS);
-        let stopped = async {
-            let _lock = lock(&locks.join(format!("{}.lock", place.id)), CLUSTER_PATIENCE).await?;
-            let pooled = pooler::stop(place).await;
-            Ok::<_, PgError>(server::stop(place).await? || pooled)
-        };
-        match stopped.await {
-            Ok(ran) => any |= ran,
-            // The others are stopped all the same.
-            Err(e) => first_error = first_error.or(Some(e)),
-        }
-    }
-    first_error.map_or(Ok(any), Err)
 }

@@ -11,12 +11,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 use super::place::{Place, hand_over};
 use super::process::Mark;
 use super::tls::Tls;
-use super::{PgError, SUPERUSER, port, process};
+use super::{LOCKS, PgError, SUPERUSER, port, process, server};
 use crate::files;
 
 /// A path, or `off`.
@@ -89,13 +90,70 @@ pub(crate) fn log_file(place: &Place) -> PathBuf {
     place.dir.join("pgbouncer.log")
 }
 
+/// Which process is the pooler of a cluster. Beside the cluster's lock, so that it outlives the cluster's folder: a killed daemon's
+/// pooler goes on whatever becomes of the rest, and a command line alone could be a stranger's who has the settings open.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    pid: u32,
+    began: String,
+}
+
+const RECORD: &str = "pooler";
+
+fn record_file(place: &Place) -> PathBuf {
+    let pg_dir = place.dir.parent().unwrap_or(&place.dir);
+    pg_dir.join(LOCKS).join(format!("{}.{RECORD}", place.id))
+}
+
+fn record(place: &Place, pid: u32) -> Result<(), PgError> {
+    let file = record_file(place);
+    let recorded = Recorded { pid, began: process::began(pid).unwrap_or_default() };
+    let text = serde_json::to_vec(&recorded).expect("a number and a text are JSON");
+    files::write_atomic(&file, &text, 0o600).map_err(PgError::io("could not write", &file))
+}
+
+/// What cannot be deleted is found stale later.
+fn forget(place: &Place) {
+    let _ = std::fs::remove_file(record_file(place));
+}
+
+/// By what the kernel says is its command line.
 fn mark(place: &Place) -> Mark {
     Mark::of_last_argument(&config_file(place).to_string_lossy())
 }
 
-/// The running one, if it was told of this port and certificate.
+/// The process that was recorded, if it is still that one.
+fn recorded(place: &Place) -> Option<u32> {
+    let text = files::read_optional(&record_file(place)).ok()??;
+    let Recorded { pid, began } = serde_json::from_str(&text).ok()?;
+    (process::began(pid).as_deref() == Some(began.as_str()) && mark(place).is(pid)).then_some(pid)
+}
+
+/// The recorded one; else one that a daemon was killed beside before it had recorded it, which is a pgbouncer by name.
 fn running(place: &Place) -> Option<u32> {
-    mark(place).processes().first().copied()
+    let by_name = || mark(place).processes().into_iter().find(|pid| process::is_program(*pid, "pgbouncer"));
+    recorded(place).or_else(by_name)
+}
+
+/// Ends recorded poolers whose cluster has no folder any more, or does not run: nobody attaches to them. Answers how many.
+pub(crate) async fn end_orphans(pg_dir: &Path) -> usize {
+    let mut ended = 0;
+    for entry in std::fs::read_dir(pg_dir.join(LOCKS)).into_iter().flatten().flatten() {
+        let name = PathBuf::from(entry.file_name());
+        let id =
+            name.file_stem().and_then(|stem| stem.to_str()).filter(|_| name.extension().is_some_and(|e| e == RECORD));
+        let Some(place) = id.and_then(|id| Place::new(pg_dir, id).ok()) else { continue };
+        match recorded(&place) {
+            Some(pid) if !server::runs(&place) => {
+                tracing::warn!(cluster = %place.id, pid, "ending the pooler of a cluster that does not run");
+                ended += usize::from(stop(&place).await);
+            }
+            Some(_) => {}
+            None if place.dir.exists() => {}
+            None => forget(&place),
+        }
+    }
+    ended
 }
 
 pub(crate) fn runs(place: &Place) -> bool {
@@ -197,6 +255,10 @@ async fn start(program: &Path, pooled: &Pooled<'_>) -> Result<(), PgError> {
     let mut child = tokio::process::Command::from(command).spawn().map_err(PgError::io("could not run", program))?;
     let pid = child.id().unwrap_or_default();
     let exit = tokio::spawn(async move { child.wait().await });
+    if let Err(error) = record(place, pid) {
+        process::signal(pid, Signal::KILL);
+        return Err(error);
+    }
     let begun = Instant::now();
     loop {
         let ended = exit.is_finished();
@@ -206,6 +268,7 @@ async fn start(program: &Path, pooled: &Pooled<'_>) -> Result<(), PgError> {
         }
         if ended || begun.elapsed() > START_PATIENCE {
             process::signal(pid, Signal::KILL);
+            forget(place);
             let log = files::tail(&log, from, LOG_EXCERPT).unwrap_or_default();
             return Err(PgError::PoolerFailed { id: place.id.clone(), log });
         }
@@ -215,20 +278,17 @@ async fn start(program: &Path, pooled: &Pooled<'_>) -> Result<(), PgError> {
 
 /// Says whether one ran. There is nothing in it that could be lost.
 pub(crate) async fn stop(place: &Place) -> bool {
-    let mark = mark(place);
     let mut ran = false;
     for signal in [Signal::TERM, Signal::KILL] {
-        let pids = mark.processes();
-        if pids.is_empty() {
-            return ran;
-        }
+        let Some(pid) = running(place) else { break };
         ran = true;
-        pids.iter().for_each(|pid| process::signal(*pid, signal));
+        process::signal(pid, signal);
         let begun = Instant::now();
-        while !mark.processes().is_empty() && begun.elapsed() < STOP_PATIENCE {
+        while (running(place) == Some(pid) || process::exiting(pid)) && begun.elapsed() < STOP_PATIENCE {
             tokio::time::sleep(POLL).await;
         }
     }
+    forget(place);
     ran
 }
 

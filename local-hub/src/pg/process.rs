@@ -62,6 +62,25 @@ pub(crate) fn exiting(pid: u32) -> bool {
     look(pid).is_some_and(|p| !p.zombie && p.command.is_empty())
 }
 
+/// Whether it was started as the program of this name.
+pub(crate) fn is_program(pid: u32, name: &str) -> bool {
+    look(pid).is_some_and(|p| {
+        let program = p.command.split(' ').next().unwrap_or_default();
+        Path::new(program).file_name().is_some_and(|file| file == name)
+    })
+}
+
+/// When it began, as the system counts: with the number, this is one process and no other.
+pub(crate) fn began(pid: u32) -> Option<String> {
+    if has_proc() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The 22nd field; the state, which follows the name in parentheses, is the 3rd.
+        return stat.rsplit(')').next()?.split_whitespace().nth(19).map(str::to_owned);
+    }
+    let out = Command::new("ps").args(["-p", &pid.to_string(), "-o", "lstart="]).stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&out.stdout).trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// Gone already is fine.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {

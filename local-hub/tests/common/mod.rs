@@ -83,7 +83,7 @@ pub fn processes(dir: &Path) -> Vec<u32> {
 }
 
 /// The poolers of the cluster in `dir`: their last argument is its pooler's settings.
-fn poolers(dir: &Path) -> Vec<u32> {
+pub fn poolers(dir: &Path) -> Vec<u32> {
     let ini = dir.join("pgbouncer.ini");
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries
@@ -91,7 +91,8 @@ fn poolers(dir: &Path) -> Vec<u32> {
         .filter(|pid: &u32| {
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let last = arguments.split(|b| *b == 0).rfind(|a| !a.is_empty());
-            last.is_some_and(|a| a == ini.as_os_str().as_encoded_bytes())
+            let is_pooler = arguments.split(|b| *b == 0).next().is_some_and(|a| a.ends_with(b"pgbouncer"));
+            is_pooler && last.is_some_and(|a| a == ini.as_os_str().as_encoded_bytes())
         })
         .collect()
 }

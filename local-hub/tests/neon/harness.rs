@@ -25,6 +25,8 @@ pub(crate) const FAULTS: &str = "a-token-for-faults-that-nobody-guesses";
 
 pub(crate) struct Hub {
     pub(crate) clusters: Clusters,
+    /// Of the daemons before; their last operations may still be under way.
+    before: Vec<Clusters>,
     pub(crate) db: PgPool,
     pub(crate) key: String,
     pub(crate) org: String,
@@ -47,7 +49,7 @@ impl Hub {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (address, server) = serve(context(&db, &clusters, &key)).await;
-        let mut hub = Hub { clusters, db, key, org: String::new(), address, server, client, home };
+        let mut hub = Hub { clusters, before: Vec::new(), db, key, org: String::new(), address, server, client, home };
         let orgs = hub.get("/users/me/organizations").await;
         hub.org = orgs["organizations"][0]["id"].as_str().expect("an organisation").to_owned();
         hub
@@ -60,7 +62,7 @@ impl Hub {
     /// What a new daemon does: nothing is left of the old one but the databases and the folders.
     pub(crate) async fn restart(&mut self, clusters: Clusters) -> Vec<ResumeFailure> {
         self.server.abort();
-        self.clusters = clusters;
+        self.before.push(std::mem::replace(&mut self.clusters, clusters));
         let failures = neon::resume(&self.context()).await.expect("resume");
         (self.address, self.server) = serve(self.context()).await;
         failures
@@ -191,6 +193,7 @@ impl Hub {
 impl Drop for Hub {
     fn drop(&mut self) {
         self.server.abort();
+        self.before.iter().for_each(Clusters::close);
         let clusters = self.clusters.clone();
         // A runtime of its own: this one may be on its way out, and a failed test must leave no server behind either.
         let stopped = std::thread::spawn(move || {

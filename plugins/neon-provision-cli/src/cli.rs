@@ -197,6 +197,17 @@ impl Neon for Cli {
         Ok(self.operations(project)?.into_iter().find(|operation| operation.id == id))
     }
 
+    /// The CLI has no command for it.
+    fn reset_password(&self, _: &str, role: &str) -> Result<Vec<Operation>, Trouble> {
+        let message = format!(
+            "The database refuses {role} with the password that Neon knows, and Neon's CLI cannot make a new one"
+        );
+        let failure = Failure::new("password-refused", message.clone())
+            .fix("psn config set steps.neon-provision neon-provision")
+            .fix("psn run setup");
+        Err(Trouble { failure, message, status: None, unsure: false })
+    }
+
     fn keep_connection_strings(&self, project: &str, database: &Database) -> Result<Kept, Trouble> {
         if !self.databases(project)?.iter().any(|one| one.name == database.name) {
             return Ok(Kept::NoSuchDatabase);

@@ -40,6 +40,21 @@ fn keep(project: &str, database: &Database, pooled: bool) -> Result<Kept, Troubl
     Ok(Kept::Yes)
 }
 
+fn default_branch(project: &str) -> Result<Option<String>, Trouble> {
+    #[derive(Deserialize)]
+    struct Branches {
+        branches: Vec<Branch>,
+    }
+    #[derive(Deserialize)]
+    struct Branch {
+        id: String,
+        default: bool,
+    }
+    let branches: Branches =
+        neon().get(path!("/projects/{}/branches", project)).retry_when_busy().send()?.success()?.json()?;
+    Ok(branches.branches.into_iter().find(|branch| branch.default).map(|branch| branch.id))
+}
+
 impl Neon for Api {
     fn key(&self) -> Result<Key, Trouble> {
         #[derive(Deserialize)]
@@ -173,24 +188,11 @@ impl Neon for Api {
 
     fn databases(&self, project: &str) -> Result<Vec<Database>, Trouble> {
         #[derive(Deserialize)]
-        struct Branches {
-            branches: Vec<Branch>,
-        }
-        #[derive(Deserialize)]
-        struct Branch {
-            id: String,
-            default: bool,
-        }
-        #[derive(Deserialize)]
         struct Databases {
             databases: Vec<Database>,
         }
-        let branches: Branches =
-            neon().get(path!("/projects/{}/branches", project)).retry_when_busy().send()?.success()?.json()?;
-        let Some(branch) = branches.branches.into_iter().find(|branch| branch.default) else {
-            return Ok(Vec::new());
-        };
-        let path = path!("/projects/{}/branches/{}/databases", project, &branch.id);
+        let Some(branch) = default_branch(project)? else { return Ok(Vec::new()) };
+        let path = path!("/projects/{}/branches/{}/databases", project, &branch);
         Ok(neon().get(path).retry_when_busy().send()?.success()?.json::<Databases>()?.databases)
     }
 
@@ -234,6 +236,20 @@ impl Neon for Api {
             return Ok(None);
         }
         Ok(Some(reply.success()?.json::<Reply>()?.operation))
+    }
+
+    /// Twice makes two passwords, of which the second holds.
+    fn reset_password(&self, project: &str, role: &str) -> Result<Vec<Operation>, Trouble> {
+        #[derive(Deserialize)]
+        struct Reply {
+            #[serde(default)]
+            operations: Vec<Operation>,
+        }
+        let branch = default_branch(project)?.unwrap_or_default();
+        let path = path!("/projects/{}/branches/{}/roles/{}/reset_password", project, &branch, role);
+        // The manifest's `capture` keeps the password out of this plugin's sight.
+        let reply = neon().post(path).idempotent().retry_when_busy().send()?;
+        Ok(reply.success()?.json::<Reply>()?.operations)
     }
 
     fn keep_connection_strings(&self, project: &str, database: &Database) -> Result<Kept, Trouble> {

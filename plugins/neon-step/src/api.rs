@@ -124,6 +124,8 @@ pub trait Neon {
     fn operations(&self, project: &str) -> Result<Vec<Operation>, Trouble>;
     /// None where Neon has forgotten it: operations are not kept for ever.
     fn operation(&self, project: &str, id: &str) -> Result<Option<Operation>, Trouble>;
+    /// Has Neon make a new password for the role, which is in force when the operations have ended. Nobody here sees it.
+    fn reset_password(&self, project: &str, role: &str) -> Result<Vec<Operation>, Trouble>;
     /// Has the host keep the pooled and the direct connection string.
     fn keep_connection_strings(&self, project: &str, database: &Database) -> Result<Kept, Trouble>;
 }

@@ -90,7 +90,8 @@ fn look_again(neon: &impl Neon, intent: &Intent) -> Result<Option<Project>, Fail
 
 fn remember(project: Project, operations: Vec<String>, created: bool) -> Result<Noted, Failure> {
     let Project { id, name, region_id, pg_version, .. } = project;
-    let noted = Noted { id, name, region_id, pg_version, created, operations, host: None, database: None, role: None };
+    let (host, database, role) = (None, None, None);
+    let noted = Noted { id, name, region_id, pg_version, created, operations, host, database, role, resetting: false };
     notes::note(&noted)?;
     Ok(noted)
 }
@@ -108,8 +109,13 @@ fn refused(neon: &impl Neon, trouble: Trouble) -> Failure {
         }
         Some(400 | 402 | 404..=422) => {
             let message = format!("Neon refused to create the project: {}", trouble.message);
-            Failure::new("create-refused", message)
-                .fix("Change what Neon names: [neon] org_id, region or pg_version in config/psn.toml, or the plan and its projects in https://console.neon.tech/app/projects")
+            let failure = Failure::new("create-refused", message);
+            // Any of what was wished for may be what is not to be had; without it, Neon chooses.
+            let wished = wish::SETTINGS.iter().filter(|name| context::setting(name).is_some());
+            wished
+                .fold(failure, |failure, name| failure.fix(format!("psn config unset {name}")))
+                .fix("psn run setup")
+                .fix("Where the plan is full, make room or choose another: https://console.neon.tech/app/projects")
         }
         _ => trouble.failure,
     }

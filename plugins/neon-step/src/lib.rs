@@ -5,6 +5,7 @@ mod api;
 mod create;
 mod find;
 mod notes;
+mod password;
 mod settle;
 mod wish;
 
@@ -60,6 +61,7 @@ pub fn apply(neon: &impl Neon) -> Result<Report, Failure> {
     settle::wait(neon, &mut noted)?;
     progress(2, 3, "Keeping its connection strings");
     keep_connection_strings(neon, &mut noted)?;
+    password::settle(neon, &mut noted, |noted| keep_connection_strings(neon, noted))?;
     progress(3, 3, "The database is there");
     let verb = if noted.created { "Created" } else { "Adopted" };
     Ok(report(format!("{verb} the Neon project {}", noted.name), &noted))
@@ -120,7 +122,13 @@ fn inspect_noted(neon: &impl Neon, noted: &Noted) -> Result<State, Failure> {
         return Ok(State::pending([format!("Wait for the endpoint of {}", noted.name)]));
     };
     let kept = secrets::exists(POOLED) && secrets::exists(DIRECT);
-    if kept && noted.host.as_deref() == Some(&endpoint.host) && noted.operations.is_empty() {
+    let settled = !noted.resetting && noted.operations.is_empty();
+    if kept && noted.host.as_deref() == Some(&endpoint.host) && settled {
+        if password::is_refused() {
+            let change =
+                format!("Keep the connection strings of {} anew: the database refuses the password", noted.name);
+            return Ok(State::pending([change]));
+        }
         return Ok(State::ready(report(format!("The Neon project {} is there", noted.name), noted)));
     }
     let change = match &noted.host {

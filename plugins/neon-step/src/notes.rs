@@ -27,6 +27,9 @@ pub struct Noted {
     pub database: Option<String>,
     #[serde(default)]
     pub role: Option<String>,
+    /// The role has been, or is about to be, given a new password that is not yet kept.
+    #[serde(default)]
+    pub resetting: bool,
 }
 
 impl Noted {

@@ -7,6 +7,9 @@ use crate::api::{Neon, Wish};
 /// The versions that Neon makes projects of.
 const PG_VERSIONS: std::ops::RangeInclusive<u32> = 14..=18;
 
+/// What a project is made of by choice.
+pub(crate) const SETTINGS: [&str; 3] = ["neon.region", "neon.pg_version", "neon.org_id"];
+
 /// None of these is needed: Neon has a default for each, which is the one that suits most people.
 pub(crate) fn wish(name: &str, org_id: Option<&str>) -> Wish {
     Wish {

@@ -136,6 +136,10 @@ impl Manifest {
             if let Some(slot) = body.pointer_mut(pointer)
                 && let Some(value) = slot.as_str()
             {
+                if name == "-" {
+                    *slot = "[redacted]".into();
+                    continue;
+                }
                 captured.push((name.clone(), value.to_owned()));
                 *slot = crate::secrets::reference(name).into();
             }

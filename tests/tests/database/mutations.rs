@@ -1,10 +1,12 @@
 //! Whether `psn db verify` would notice: each policy, ENABLE, FORCE and policy index is taken away in turn, and put back.
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use psn::capabilities::Deadline;
 use psn::events::CheckStatus;
-use psn::hub::verify::{VerifyReport, verify};
+use psn::hub::verify::{Expect, VerifyReport, verify};
 use psn::hub::{EnvFiles, ProjectDir, TlsRoots};
 use psn::redact::Redactor;
 use psn::secret::Secrets;
@@ -54,6 +56,60 @@ fn red(report: &VerifyReport) -> Vec<&str> {
     report.checks.iter().filter(|c| c.status == CheckStatus::Fail).map(|c| c.check.as_str()).collect()
 }
 
+/// The table in the docs is what was tried here. `scripts/rls-table.sh` writes it.
+fn documented(report: &VerifyReport) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/row-level-security.md");
+    let table = behaviour_table(report);
+    if std::env::var_os("PSN_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &table).expect("written");
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(kept, table, "docs/row-level-security.md is not what is tried: scripts/rls-table.sh");
+}
+
+fn behaviour_table(report: &VerifyReport) -> String {
+    let mut ways: BTreeMap<&str, (Vec<&str>, BTreeMap<(&str, &str), String>)> = BTreeMap::new();
+    let mut tables: Vec<&str> = Vec::new();
+    for behaviour in &report.behaviours {
+        let (cases, cells) = ways.entry(&behaviour.way).or_default();
+        if !cases.contains(&behaviour.case) {
+            cases.push(behaviour.case);
+        }
+        if !tables.contains(&behaviour.table.as_str()) {
+            tables.push(&behaviour.table);
+        }
+        let expected = match behaviour.expected {
+            Expect::Rows(n) => n.to_string(),
+            Expect::Denied => "42501".to_owned(),
+        };
+        let cell = cells.entry((behaviour.case, &behaviour.table)).or_insert_with(|| expected.clone());
+        assert_eq!(*cell, expected, "both users are treated alike: {behaviour:?}");
+    }
+    // Pooled and direct must come to the same; where there is no pooler, there is one of them.
+    let app: Vec<_> = ["pooled", "direct"].iter().filter_map(|way| ways.remove(way)).collect();
+    assert!(!app.is_empty() && app.iter().all(|way| *way == app[0]), "{:?}", report.behaviours);
+    let mut text = String::from(
+        "# Row-level security: what is tried, and what must come of it\n\n\
+         Written by `scripts/rls-table.sh` from what `psn db verify` tries on psn's own tables; a test fails where it differs. A number is a count of rows, 42501 is Postgres' refusal, and an empty cell was not tried: there is no such case for the table, or no right to begin with.\n",
+    );
+    let mut section = |title: &str, (cases, cells): &(Vec<&str>, BTreeMap<(&str, &str), String>)| {
+        let columns: Vec<&&str> = tables.iter().filter(|table| cells.keys().any(|(_, of)| of == *table)).collect();
+        let names: Vec<&str> = columns.iter().map(|table| **table).collect();
+        text +=
+            &format!("\n## {title}\n\n| statement | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+        for case in cases {
+            let row: Vec<&str> =
+                names.iter().map(|table| cells.get(&(*case, *table)).map_or("", String::as_str)).collect();
+            text += &format!("| {case} | {} |\n", row.join(" | "));
+        }
+    };
+    section("As `psn_app`, as each of two users, through the pooler and past it", &app[0]);
+    for (way, found) in &ways {
+        section(&format!("As `{way}`, what it was not granted"), found);
+    }
+    text
+}
+
 #[test]
 fn taking_anything_away_turns_verify_red() {
     let m = machine();
@@ -69,6 +125,8 @@ fn taking_anything_away_turns_verify_red() {
         };
         let before = look().await;
         assert_eq!(red(&before), Vec::<&str>::new(), "{:?}", before.checks);
+
+        documented(&before);
 
         let mut db = owner(&m).await;
         let mutations: Vec<(String, String, String)> =

@@ -126,6 +126,84 @@ fn made_linted_applied_tried_failed_resumed_and_refused() {
     assert_eq!(m.psn(&["db", "status"]).exits(1).error()["code"], "migrate.bad-file");
 }
 
+/// An administrator ends the session while a migration is under way: it is undone, and done again by the same run.
+#[test]
+fn a_migration_whose_session_is_terminated_is_done_again() {
+    let m = machine();
+    m.psn(&["run", "setup"]).exits(0);
+    let nap = "SELECT pg_catalog.pg_sleep(2)";
+    put(
+        &m,
+        "20990101000000_first.sql",
+        &format!("CREATE TABLE psn.first (n int);\nINSERT INTO psn.first VALUES (1);\n{nap};\n"),
+    );
+    put(&m, "20990101000001_second.sql", "COMMENT ON TABLE psn.first IS 'second';\n");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (migrated, ended) = std::thread::scope(|scope| {
+        let admin = scope.spawn(|| {
+            block_on(async {
+                let mut db = owner(&m).await;
+                // Once: what takes it back must come through by itself.
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    let ended: Option<bool> = sqlx::query_scalar(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND wait_event = 'PgSleep'",
+                    )
+                    .fetch_optional(&mut db)
+                    .await
+                    .expect("the owner may end its own sessions");
+                    if ended == Some(true) {
+                        return true;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                false
+            })
+        });
+        let migrated = m.psn(&["db", "migrate"]);
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        (migrated, admin.join().expect("no panic"))
+    });
+    let migrated = migrated.exits(0);
+    assert!(ended, "nothing was terminated");
+    let again = |e: &Value| e["type"] == "log" && e["message"].as_str().is_some_and(|m| m.contains("beginning again"));
+    assert_eq!(migrated.events.iter().filter(|e| again(e)).count(), 1, "{}", migrated.stdout);
+    let data = &migrated.event(|e| e["step"] == "migrate" && e["status"] == "success")["data"];
+    assert_eq!(data["applied"], serde_json::json!([FIRST, SECOND]), "{}", migrated.stdout);
+    let rows: i64 = block_on(async {
+        sqlx::query_scalar("SELECT count(*) FROM psn.first").fetch_one(&mut owner(&m).await).await.expect("a count")
+    });
+    assert_eq!(rows, 1, "the first attempt is undone as a whole");
+}
+
+/// What is wrong with one plugin's manifest harms no other: it is named, and everything else is done.
+#[test]
+fn a_plugin_that_asks_for_a_table_that_is_not_there_holds_up_no_other() {
+    let m = machine();
+    m.psn(&["run", "setup"]).exits(0);
+    let role = |m: &Machine, sql: &'static str| -> bool {
+        block_on(async { sqlx::query_scalar(sql).fetch_one(&mut owner(m).await).await.expect("an answer") })
+    };
+    let granted = "SELECT has_column_privilege('psn_plugin_watchdog', 'public.posts', 'id', 'SELECT')";
+    assert!(role(&m, granted));
+    // The watchdog's own table goes: what it asks for is not there any more.
+    put(&m, "20990101000000_gone.sql", "ALTER TABLE public.posts RENAME COLUMN attempt TO attempts;\n");
+    let warned = m.psn(&["run", "migrate"]).exits(0);
+    let check = checks(&warned, "migrate.unknown-grant").next().unwrap_or_else(|| panic!("{}", warned.stdout));
+    assert_eq!((&check["status"], &check["required"]), (&"warn".into(), &false.into()));
+    assert!(
+        check["message"].as_str().is_some_and(|m| m.contains("watchdog") && m.contains("posts.attempt")),
+        "{check}"
+    );
+    assert!(check["fix"].as_array().is_some_and(|fix| !fix.is_empty()));
+    assert!(!role(&m, granted), "a role whose wishes are not understood may do nothing");
+    assert!(role(&m, "SELECT has_table_privilege('psn_app', 'public.posts', 'SELECT')"), "the others are as they were");
+    // The migration that makes it again, and all is well.
+    put(&m, "20990101000001_back.sql", "ALTER TABLE public.posts RENAME COLUMN attempts TO attempt;\n");
+    let mended = m.psn(&["run", "migrate"]).exits(0);
+    assert!(checks(&mended, "migrate.unknown-grant").next().is_none(), "{}", mended.stdout);
+    assert!(role(&m, granted));
+}
+
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Runtime::new().expect("threads").block_on(work)
 }

@@ -16,6 +16,9 @@ pub(super) enum Fault {
     Database { message: String, sqlstate: Option<String> },
     #[error("{0}")]
     Unavailable(String),
+    /// There was a connection, and it is gone: whatever its transaction did is undone, unless the commit was on its way.
+    #[error("{0}")]
+    Lost(String),
     #[error("{0}")]
     TooLarge(String),
     #[error(
@@ -45,7 +48,7 @@ impl Fault {
         let (code, sqlstate) = match self {
             Fault::Denied(_) => ("denied", None),
             Fault::Database { sqlstate, .. } => ("database", sqlstate),
-            Fault::Unavailable(_) => ("unavailable", None),
+            Fault::Unavailable(_) | Fault::Lost(_) => ("unavailable", None),
             Fault::TooLarge(_) => ("too-large", None),
             Fault::Deadline => ("deadline", None),
         };
@@ -68,12 +71,12 @@ impl From<sqlx::Error> for Fault {
                     Some(CANCELED) => Fault::Deadline,
                     // The server goes down, or ended the session.
                     Some(s) if s.starts_with("57P") || s.starts_with("08") || s == "25P03" => {
-                        Fault::Unavailable(e.message().to_owned())
+                        Fault::Lost(e.message().to_owned())
                     }
                     _ => Fault::Database { message: e.message().to_owned(), sqlstate },
                 }
             }
-            e => Fault::Unavailable(format!("the connection to the database broke: {e}")),
+            e => Fault::Lost(format!("the connection to the database broke: {e}")),
         }
     }
 }

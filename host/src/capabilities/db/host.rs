@@ -9,6 +9,7 @@ use super::Db;
 use super::fault::Fault;
 use super::session::{Begin, MAX_ROWS, Reply, Session};
 use crate::capabilities::{Call, View};
+use crate::hub::Patience;
 
 /// Parameters of one statement. Lists travel as one array.
 const MAX_PARAMS: usize = 1_000;
@@ -18,6 +19,19 @@ const MAX_PARAM_BYTES: usize = 8 << 20;
 /// What the table holds for a guest's transaction. Without a session once it has failed beyond use.
 struct OpenTransaction {
     session: Option<Session>,
+}
+
+/// Why a statement of its own did not come to its end.
+struct Unfinished {
+    fault: Fault,
+    /// The commit was on its way.
+    committing: bool,
+}
+
+impl From<Fault> for Unfinished {
+    fn from(fault: Fault) -> Self {
+        Self { fault, committing: false }
+    }
 }
 
 struct OpenCursor {
@@ -48,19 +62,30 @@ impl View<'_, Db> {
         Ok(())
     }
 
-    /// One statement in a transaction of its own.
+    /// One statement in a transaction of its own. A connection that goes away before the commit was asked for has undone it, so that
+    /// it runs once more on another one. What becomes of a commit that is on its way, nobody here knows.
     async fn alone(&mut self, sql: String, params: &[Value], rows: bool) -> Result<Reply, Fault> {
+        let mut patience = Patience::within(self.call.deadline);
+        loop {
+            match self.once(&sql, params, rows).await {
+                Err(Unfinished { fault: Fault::Lost(_), committing: false }) if patience.again().await => {}
+                ended => return ended.map_err(|unfinished| unfinished.fault),
+            }
+        }
+    }
+
+    async fn once(&mut self, sql: &str, params: &[Value], rows: bool) -> Result<Reply, Unfinished> {
         let deadline = self.call.deadline;
         let mut session = self.cap.begin(Begin::default(), deadline).await?;
         let reply = match rows {
-            true => session.query(&sql, params, deadline).await,
+            true => session.query(sql, params, deadline).await,
             false => {
-                session.execute(&sql, params, deadline).await.map(|affected| Reply { affected, ..Reply::default() })
+                session.execute(sql, params, deadline).await.map(|affected| Reply { affected, ..Reply::default() })
             }
         };
         let ended = match &reply {
             Ok(_) => session.commit(deadline).await,
-            Err(e) if e.is_fatal() => return reply,
+            Err(e) if e.is_fatal() => return reply.map_err(Unfinished::from),
             Err(_) => session.rollback(deadline).await,
         };
         match ended {
@@ -70,12 +95,12 @@ impl View<'_, Db> {
                 if !e.is_fatal() {
                     self.cap.release(session);
                 }
-                return Err(e);
+                return Err(Unfinished { fault: e, committing: true });
             }
             // The statement's own error says more.
             Err(_) => {}
         }
-        reply
+        reply.map_err(Unfinished::from)
     }
 
     fn answer<T>(&mut self, result: Result<T, Fault>) -> Result<T, Error> {

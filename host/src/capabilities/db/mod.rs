@@ -23,7 +23,7 @@ use policy::Policy;
 use session::{Begin, Session};
 
 use super::Deadline;
-use crate::hub::TlsRoots;
+use crate::hub::{Patience, TlsRoots};
 use crate::plugins::manifest::Manifest;
 use crate::secret::Secret;
 
@@ -65,13 +65,23 @@ impl Db {
         }
     }
 
-    /// A session with a fresh transaction.
+    /// A session with a fresh transaction. Nothing has run in it, so a connection that goes away meanwhile is replaced.
     async fn begin(&mut self, begin: Begin, deadline: Deadline) -> Result<Session, Fault> {
+        let mut patience = Patience::within(deadline);
+        loop {
+            match self.try_begin(begin, deadline).await {
+                Err(Fault::Lost(_)) if patience.again().await => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn try_begin(&mut self, begin: Begin, deadline: Deadline) -> Result<Session, Fault> {
         if let Some(mut session) = self.idle.take() {
             match session.begin(begin, deadline).await {
                 Ok(()) => return Ok(session),
                 // The server may have closed it while it was idle. Nothing has run, so another connection is as good.
-                Err(Fault::Unavailable(_)) => {}
+                Err(Fault::Lost(_)) => {}
                 Err(e) => return Err(e),
             }
         }

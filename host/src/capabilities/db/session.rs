@@ -57,8 +57,12 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) async fn open(access: &DbAccess, deadline: Deadline) -> Result<Self, Fault> {
-        let none =
-            || Fault::Unavailable("this plugin has no role in the hub's database yet: run psn run migrate".to_owned());
+        let none = || {
+            Fault::Unavailable(
+                "this plugin has no role in the hub's database: run psn run migrate, which makes it or says why not"
+                    .to_owned(),
+            )
+        };
         let url = HubUrl::parse("the plugin's connection string", access.url.as_ref().ok_or_else(none)?)?;
         let connection = match connect_url(&url, &access.tls, deadline).await {
             Err(_) if deadline.passed() => return Err(Fault::Deadline),

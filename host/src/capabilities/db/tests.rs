@@ -1,5 +1,6 @@
 //! The policy as a table, and the whole capability against a real server.
 mod attacks;
+mod lost;
 mod policy;
 mod postgres;
 

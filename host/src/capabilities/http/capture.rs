@@ -12,6 +12,7 @@ use super::headers::shown_to_guest;
 use super::policy::Authorised;
 use super::services::Capture;
 use crate::capabilities::Call;
+use crate::plugins::manifest::WITHHELD;
 use crate::redact::{MIN_REDACTED_LEN, REDACTED, Redactor};
 use crate::secret::{MAX_SECRET_BYTES, Secret, SecretError, Secrets, is_public};
 
@@ -142,12 +143,13 @@ pub(in crate::capabilities) async fn keep(
     secrets: &Arc<Secrets>,
     redactor: &Redactor,
 ) -> Result<(), NotKept> {
-    let captured: Vec<_> = captured.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
+    let mut captured: Vec<_> = captured.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
     for (name, value) in &captured {
         if !is_public(name) {
             redactor.register(value);
         }
     }
+    captured.retain(|(name, _)| name != WITHHELD);
     let secrets = secrets.clone();
     // Keeping a secret waits for the disk. All of them are kept even if the call is given up meanwhile: the service may not show
     // them a second time.
@@ -168,7 +170,7 @@ pub(in crate::capabilities) fn leave_references(json: &mut Value, captured: Vec<
     let mut changed = false;
     // What may be shown stays readable: the guest needs it for its next paths.
     for Captured { name, value } in captured.into_iter().filter(|c| !is_public(&c.name)) {
-        let reference = format!("{{{{secret:{name}}}}}");
+        let reference = if name == WITHHELD { REDACTED.to_owned() } else { format!("{{{{secret:{name}}}}}") };
         let value = value.expose();
         changed |= rewrite(json, &mut |s| match () {
             () if s == value => Some(reference.clone()),

@@ -9,7 +9,7 @@ use super::address::is_global;
 use super::route::Route;
 use crate::capabilities::clean::quoted;
 use crate::error::CodedError;
-use crate::plugins::manifest::{Auth, HttpService, covers};
+use crate::plugins::manifest::{Auth, HttpService, WITHHELD, covers};
 use crate::secret::is_secret_name;
 
 /// Where services are, if not where a manifest says: `config/services.toml`, or the local hub.
@@ -272,7 +272,7 @@ impl Capture {
             if !pointer.starts_with('/') {
                 return Err(format!("`{pointer}` is no JSON pointer such as /connection_uris/0/connection_uri"));
             }
-            if !is_secret_name(secret) {
+            if secret != WITHHELD && !is_secret_name(secret) {
                 return Err(format!("`{secret}` is no secret's name"));
             }
         }

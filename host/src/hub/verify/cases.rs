@@ -156,12 +156,11 @@ async fn inside(all: &[Table], trial: &mut Trial<'_>, way: &mut Way<'_>) -> Resu
     }
     let a = side(all, trial, db, user, 1).await?;
     let b = side(all, trial, db, uuid::Uuid::new_v4().to_string(), 2).await?;
-    own(trial, db, owner, &a, &b).await?;
-    others(trial, db, owner, &a, &b).await?;
-    conflicts(trial, db, owner, &a, &b).await?;
-
-    set_user(db, &b.user).await?;
-    trial.run(db, "select, second user", count(table, ""), Expect::where_allowed(rights.select, 1)).await?;
+    for (me, other) in [(&a, &b), (&b, &a)] {
+        own(trial, db, owner, me, other).await?;
+        others(trial, db, owner, me, other).await?;
+        conflicts(trial, db, owner, me, other).await?;
+    }
     set_user(db, "").await?;
     nobody(trial, db, &a.row, ["select, empty setting", "insert, empty setting"]).await?;
     let both = both(table, owner, &a, &b);
@@ -305,7 +304,7 @@ fn owned(table: &Table, owner: &Column, side: &Side) -> String {
     literal(table, owner.number, side.values.get(&owner.number).map_or("", String::as_str))
 }
 
-/// The first user's own rows.
+/// One user's own rows.
 async fn own(
     trial: &mut Trial<'_>,
     db: &mut PgConnection,
@@ -327,7 +326,7 @@ async fn own(
     trial.run(db, "update, row_security off", off, Expect::Denied).await
 }
 
-/// The second user's rows, as the first.
+/// The other user's rows.
 async fn others(
     trial: &mut Trial<'_>,
     db: &mut PgConnection,

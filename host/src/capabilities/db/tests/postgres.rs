@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use psn_bindings::imports::psn::plugin::db::{Error, Host, HostCursor, HostTransaction, Rows, Value};
-use psn_local_hub::pg::{Clusters, PgOptions};
+use psn_local_hub::pg::{ClusterInfo, Clusters, PgOptions};
 use sqlx::{ConnectOptions as _, PgConnection};
 use wasmtime::component::Resource;
 
@@ -46,7 +46,8 @@ pub(super) const GRANTS: &str = "[db]
 pub(super) struct Server {
     home: tempfile::TempDir,
     pub(super) admin: PgConnection,
-    url: String,
+    pub(super) clusters: Clusters,
+    pub(super) info: ClusterInfo,
     tls: TlsRoots,
 }
 
@@ -59,13 +60,28 @@ impl Server {
         let info = clusters.create("main").await.unwrap();
         let mut admin = info.superuser_options("postgres").connect().await.unwrap();
         sqlx::raw_sql(SCHEMA).execute(&mut admin).await.unwrap();
-        let url = format!("postgresql://psn_plugin_tester:test-password@127.0.0.1:{}/postgres", info.port);
         let tls = TlsRoots::Pem(clusters.ca_pem());
-        Self { home, admin, url, tls }
+        Self { home, admin, clusters, info, tls }
+    }
+
+    /// The role's connection string, direct or pooled.
+    pub(super) fn url(&self, port: u16) -> String {
+        format!("postgresql://psn_plugin_tester:test-password@127.0.0.1:{port}/postgres")
+    }
+
+    /// As it is recorded.
+    pub(super) fn pooler_pid(&self) -> i32 {
+        let text = std::fs::read_to_string(self.home.path().join("pg/locks/main.pooler")).unwrap();
+        let pid = serde_json::from_str::<serde_json::Value>(&text).unwrap()["pid"].as_i64();
+        pid.and_then(|pid| i32::try_from(pid).ok()).unwrap()
     }
 
     pub(super) fn rig(&self) -> Rig<Db> {
-        Rig::new(Db::new(&manifest(GRANTS), DbAccess::new(Some(Secret::new(self.url.clone())), self.tls.clone())))
+        self.rig_at(self.url(self.info.port))
+    }
+
+    pub(super) fn rig_at(&self, url: String) -> Rig<Db> {
+        Rig::new(Db::new(&manifest(GRANTS), DbAccess::new(Some(Secret::new(url)), self.tls.clone())))
     }
 
     pub(super) async fn admin(&mut self, sql: &str) {
@@ -374,8 +390,8 @@ async fn deadlines_powerful_roles_and_no_database() {
     let e = query(&mut rig, "SELECT 1", vec![]).await.unwrap_err();
     assert_eq!(e.code, "unavailable");
     assert!(e.message.contains("psn run migrate"));
-    server.url = server.url.replace("test-password", "wrong");
-    let e = query(&mut server.rig(), "SELECT 1", vec![]).await.unwrap_err();
+    let wrong = server.url(server.info.port).replace("test-password", "wrong");
+    let e = query(&mut server.rig_at(wrong), "SELECT 1", vec![]).await.unwrap_err();
     assert_eq!(e.code, "unavailable");
     assert!(!e.message.contains("wrong"), "{e:?}");
 }
@@ -398,7 +414,7 @@ async fn the_first_party_plugins_statements_run() {
              VALUES ('00000000-0000-4000-8000-00000000000b', '00000000-0000-4000-8000-00000000000a', 'nowhere', 'c', 'scheduled', now(), now() - interval '1 minute')",
         )
         .await;
-    server.url = server.url.replace("psn_plugin_tester", "psn_plugin_watchdog");
+    let url = server.url(server.info.port).replace("psn_plugin_tester", "psn_plugin_watchdog");
     let mut ran = Vec::new();
     for (manifest, source) in [
         (
@@ -415,8 +431,7 @@ async fn the_first_party_plugins_statements_run() {
         ),
     ] {
         let manifest = Manifest::parse(manifest.as_bytes()).unwrap();
-        let mut rig =
-            Rig::new(Db::new(&manifest, DbAccess::new(Some(Secret::new(server.url.clone())), server.tls.clone())));
+        let mut rig = Rig::new(Db::new(&manifest, DbAccess::new(Some(Secret::new(url.clone())), server.tls.clone())));
         for sql in super::statements(source) {
             let params = parameters(&sql);
             let rows = query(&mut rig, &sql, params).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
