@@ -87,6 +87,11 @@ it('takes from a schedule what the plan does not allow', () => {
   }
 });
 
+it('runs under the runtime that is meant', () => {
+  const wanted = process.env['PSN_TEST_RUNTIME'];
+  if (wanted !== undefined) expect('bun' in process.versions ? 'bun' : 'node').toBe(wanted);
+});
+
 it('reads events and nothing else', () => {
   expect(parseEvent('{"type":"summary"}')).toEqual({ type: 'summary' });
   for (const line of ['', 'x', '1', 'null', '{"a":1}']) expect(parseEvent(line)).toBeUndefined();

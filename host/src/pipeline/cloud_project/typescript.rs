@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn manifest(task: &str) -> Manifest {
-        let text = format!("[plugin]\nname = \"watchdog\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/task@0.1.0\"\n{task}");
+        let text = format!("[plugin]\nname = \"watchdog\"\nversion = \"0.1.0\"\nsummary = \"x\"\nworld = \"psn:plugin/task@0.1.0\"\n{task}");
         Manifest::parse(text.as_bytes()).unwrap()
     }
 
