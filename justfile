@@ -56,6 +56,10 @@ clients:
 trigger-project:
     scripts/trigger-project.sh
 
+# Deploys the tasks to a local hub with the real trigger.dev CLI: `just deploy-test bun-1.4`
+deploy-test *runtimes:
+    scripts/deploy.sh {{ runtimes }}
+
 # Writes the event stream's JSON Schema anew
 schema:
     scripts/schema.sh

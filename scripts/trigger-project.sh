@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Type-checks, lints and tests trigger/, the project that runs psn's tasks in Trigger.dev's cloud.
+# Type-checks, lints and tests trigger/, what runs psn's tasks in Trigger.dev's cloud, and the project that psn writes around it.
+# PSN_PROGRAM names a psn that is built already.
 # Exit code 3: this machine has no Node.js that can run its tools.
 set -euo pipefail
 cd "$(dirname "$0")/../trigger"
@@ -16,6 +17,13 @@ if ! cmp -s package-lock.json node_modules/.installed-from; then
     npm ci --no-progress >&2
     cp package-lock.json node_modules/.installed-from
 fi
+psn() { if [[ -n ${PSN_PROGRAM-} ]]; then "$PSN_PROGRAM" "$@"; else (cd .. && cargo psn "$@"); fi; }
+
 npm run --silent check
+# What psn writes is held to the same rules as what people write.
+psn --project .. task export "$PWD/exported" >/dev/null
+npx --no tsc --noEmit --project exported
 npm run --silent lint
-npm run --silent test
+PSN_TEST_RUNTIME=node npm run --silent test
+bun=(node_modules/@oven/bun-*/bin/bun)
+PSN_TEST_RUNTIME=bun "${bun[0]}" --bun node_modules/vitest/vitest.mjs run

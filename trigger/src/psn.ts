@@ -11,6 +11,8 @@ export interface PsnTask {
   /** `components/NAME@sha256-….wasm`: psn runs nothing that has another digest. */
   component: string;
   cron?: string;
+  /** Instead of a `cron` that comes more often than that, where the plan allows no more. */
+  hourly?: string;
   timezone?: string;
   maxDurationSeconds?: number;
   queue?: string;
@@ -28,6 +30,9 @@ interface Context {
   signal: AbortSignal;
 }
 
+/** The variable of the environment that says what the plan allows. It is there when the tasks are listed, and when they run. */
+const PLAN = 'PSN_SCHEDULES';
+
 /** Where Trigger.dev puts what is bundled: the folder that a worker is started in. */
 const ROOT = process.cwd();
 
@@ -39,7 +44,8 @@ export function psnTask(spec: PsnTask) {
     ...(spec.retry === undefined ? {} : { retry: spec.retry }),
     catchError: async ({ error }: { error: unknown }) => retryOf(error),
   };
-  if (spec.cron === undefined) {
+  const cron = cronOf(spec, process.env[PLAN]);
+  if (cron === undefined) {
     return task({
       ...common,
       run: async (payload: unknown, context: Context) => await execute(spec, payload, context),
@@ -47,9 +53,19 @@ export function psnTask(spec: PsnTask) {
   }
   return schedules.task({
     ...common,
-    cron: { pattern: spec.cron, timezone: spec.timezone ?? 'UTC' },
+    cron: { pattern: cron, timezone: spec.timezone ?? 'UTC' },
     run: async (payload, context: Context) => await execute(spec, payload, context, payload.timestamp),
   });
+}
+
+/**
+ * What the plan of the organisation leaves of a schedule. psn sets the variable after the plan refused a deployment: `hourly`, and
+ * `-ID` for each task that gets no schedule, separated by blanks.
+ */
+export function cronOf(spec: Pick<PsnTask, 'id' | 'cron' | 'hourly'>, plan: string | undefined): string | undefined {
+  const words = (plan ?? '').split(' ');
+  if (words.includes(`-${spec.id}`)) return undefined;
+  return words.includes('hourly') ? (spec.hourly ?? spec.cron) : spec.cron;
 }
 
 /** A failure's own wish for when to be tried again; without one, the task's policy decides. */

@@ -29,6 +29,17 @@ switch (process.argv[2]) {
     });
     process.exitCode = 1;
     break;
+  case 'cloud-run':
+    say({ type: 'log', level: 'warn', source: 'watchdog', message: 'one post is stuck', fields: { post: 'p1' } });
+    say({ type: 'progress', source: 'watchdog', done: 1, total: 3, message: 'rescuing' });
+    say({
+      type: 'step',
+      step: 'watchdog',
+      status: 'success',
+      message: 'done',
+      data: { args: process.argv.slice(3), payload: JSON.parse(payload) },
+    });
+    break;
   case 'silent':
     console.error('something broke');
     process.exitCode = 7;

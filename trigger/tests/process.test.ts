@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { type PsnEvent, PsnFailure, parseEvent } from '../src/events.js';
 import { psnProgram, runPsn } from '../src/process.js';
-import { retryOf } from '../src/psn.js';
+import { cronOf, retryOf } from '../src/psn.js';
 
 const FAKE = fileURLToPath(new URL('./fake-psn.mjs', import.meta.url));
 
@@ -69,6 +69,27 @@ describe('the bundled program', () => {
     expect(program).not.toBe(bundled);
     expect((await stat(program)).mode & 0o111).not.toBe(0);
   });
+});
+
+it('takes from a schedule what the plan does not allow', () => {
+  const often = { id: 'watchdog', cron: '*/15 * * * *', hourly: '0 * * * *' };
+  const daily = { id: 'digest', cron: '0 6 * * *' };
+  for (const [spec, plan, expected] of [
+    [often, undefined, '*/15 * * * *'],
+    [often, 'as-written', '*/15 * * * *'],
+    [often, 'hourly', '0 * * * *'],
+    [daily, 'hourly', '0 6 * * *'],
+    [daily, 'hourly -digest', undefined],
+    [often, '-digest', '*/15 * * * *'],
+    [{ id: 'publish-post' }, 'hourly', undefined],
+  ] as const) {
+    expect(cronOf(spec, plan), `${spec.id} under ${plan}`).toBe(expected);
+  }
+});
+
+it('runs under the runtime that is meant', () => {
+  const wanted = process.env['PSN_TEST_RUNTIME'];
+  if (wanted !== undefined) expect('bun' in process.versions ? 'bun' : 'node').toBe(wanted);
 });
 
 it('reads events and nothing else', () => {

@@ -1,5 +1,6 @@
 //! `psn task`: the runs of the hub's tasks, on either hub through Trigger.dev's API.
 use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -11,6 +12,8 @@ use super::{Context, Done};
 use crate::error::CodedError;
 use crate::events::Event;
 use crate::pipeline::cloud_run;
+use crate::pipeline::facts;
+use crate::pipeline::session::find_project;
 use crate::pipeline::trigger_api::{ApiError, TriggerApi};
 
 /// What a result event of these commands is named after.
@@ -62,6 +65,11 @@ pub(super) enum Task {
         /// 10m, 1h30m, 2d, or a date such as 2027-01-31T09:00:00Z
         #[arg(long)]
         delay: String,
+    },
+    /// Writes the Trigger.dev project that setup deploys to the cloud, for a look at it, or to deploy it by hand
+    Export {
+        /// Made where it is not there; nothing but an earlier export is written over
+        folder: PathBuf,
     },
 }
 
@@ -147,7 +155,26 @@ pub(super) async fn task(context: &Context, task: Task) -> Result<Done, CodedErr
             answer(context, "replay", json!({ "id": reply["id"], "replay_of": old }))
         }
         Task::Reschedule { run, delay } => reschedule(context, run_id(&run)?, &delay).await,
+        Task::Export { folder } => export(context, &folder),
     }
+}
+
+/// Needs no hub, only the folder's plugins and settings.
+fn export(context: &Context, folder: &Path) -> Result<Done, CodedError> {
+    let project = find_project(context.common.project.as_deref(), false)?;
+    let tasks = facts::exported(&project)?;
+    tasks.write(folder)?;
+    answer(
+        context,
+        "export",
+        json!({
+            "folder": folder,
+            "content_hash": tasks.content_hash(),
+            "tasks": tasks.tasks,
+            "files": tasks.paths().collect::<Vec<_>>(),
+            "program_sha256": tasks.program_sha256,
+        }),
+    )
 }
 
 /// What the tasks of `trigger/` start in Trigger.dev's cloud.

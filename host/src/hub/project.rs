@@ -156,6 +156,11 @@ impl ProjectDir {
         self.0.join(PRIVATE).join("run.lock")
     }
 
+    /// The Trigger.dev project that is deployed: trigger-provision's manifest names this folder.
+    pub fn cloud_project_dir(&self) -> PathBuf {
+        self.0.join(PRIVATE).join("trigger")
+    }
+
     /// Where plugins that a person added lie.
     pub fn plugins_dir(&self) -> PathBuf {
         self.0.join(PRIVATE).join("plugins")

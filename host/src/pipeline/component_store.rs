@@ -48,17 +48,13 @@ impl ComponentStore {
     pub(super) fn put(&self, installed: &Installed, policy: &OperatorPolicy) -> Result<(), StoreError> {
         std::fs::create_dir_all(&self.0)?;
         atomic::sweep(&self.0)?;
-        let reference = Reference::of(installed);
-        let grant = self.0.join(reference.grant_file());
+        let [(component, bytes), (grant, granted)] = files(installed, policy)?;
         // The component first: a grant without it is an answer of `Missing`, not a run of something else.
-        let component = self.0.join(format!("{}.wasm", installed.sha256));
+        let component = self.0.join(component);
         if !component.is_file() {
-            atomic::write(&component, &installed.component, 0o600)?;
+            atomic::write(&component, &bytes, 0o600)?;
         }
-        // One that takes nothing away is not kept: whatever else it says, it does not matter here.
-        let policy = if reference.effective.is_some() { policy.text().to_owned() } else { String::new() };
-        let granted = Granted { lock: installed.lock.clone(), policy };
-        atomic::write(&grant, &serde_json::to_vec_pretty(&granted)?, 0o600)?;
+        atomic::write(&self.0.join(grant), &granted, 0o600)?;
         Ok(())
     }
 
@@ -76,6 +72,15 @@ impl ComponentStore {
         let granted: Granted = serde_json::from_slice(&read(reference.grant_file())?)?;
         Ok((bytes, granted.lock, OperatorPolicy::parse(&granted.policy)?))
     }
+}
+
+/// The component and what it was granted, each with its name in a store.
+pub(super) fn files(installed: &Installed, policy: &OperatorPolicy) -> Result<[(String, Vec<u8>); 2], StoreError> {
+    let reference = Reference::of(installed);
+    // A policy that takes nothing away is not kept: whatever else it says, it does not matter here.
+    let policy = if reference.effective.is_some() { policy.text().to_owned() } else { String::new() };
+    let granted = serde_json::to_vec_pretty(&Granted { lock: installed.lock.clone(), policy })?;
+    Ok([(format!("{}.wasm", installed.sha256), installed.component.to_vec()), (reference.grant_file(), granted)])
 }
 
 /// Which component a deployment means, and which grant of it.

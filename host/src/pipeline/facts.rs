@@ -1,15 +1,18 @@
 //! What plugins can learn of the hub: the answers to `hub.facts`.
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::cloud_project::{CloudProject, Program, hourly, runtime_of};
 use super::component_store::reference;
 use super::environment::role_url_secret;
 use crate::capabilities::Deadline;
 use crate::capabilities::hub_facts::{FactError, FactSource};
-use crate::hub::{self, ProjectDir, Purpose, TlsRoots};
+use crate::error::CodedError;
+use crate::hub::{self, HubKind, ProjectDir, Purpose, Settings, TlsRoots};
 use crate::plugins::manifest::{Manifest, parse_duration};
 use crate::plugins::registry::{Installed, Registry};
 use crate::secret::Secrets;
@@ -26,6 +29,51 @@ pub(super) struct SessionFacts {
     pub(super) secrets: Arc<Secrets>,
     pub(super) tls: TlsRoots,
     pub(super) hub_id: String,
+    pub(super) kind: HubKind,
+    pub(super) settings: BTreeMap<String, String>,
+}
+
+/// The setting `trigger.deploy`: `cli` deploys to the local hub in the way of the cloud.
+pub const DEPLOY: &str = "trigger.deploy";
+
+/// How the tasks come to where they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deploys {
+    /// The local hub runs components as they are, and is told about them.
+    Directly,
+    /// Trigger.dev's own CLI bundles and uploads a project.
+    ByCli,
+}
+
+impl Deploys {
+    pub(super) fn of(kind: HubKind, settings: &BTreeMap<String, String>) -> Result<Self, CodedError> {
+        match (kind, settings.get(DEPLOY).map(String::as_str)) {
+            (HubKind::Cloud, None | Some("cli")) | (HubKind::Local, Some("cli")) => Ok(Self::ByCli),
+            (HubKind::Local, None | Some("direct")) => Ok(Self::Directly),
+            (kind, Some(other)) => Err(CodedError::new(
+                "config.settings",
+                format!("config/psn.toml: {DEPLOY}: the {} hub cannot be deployed to by `{other}`", kind.as_str()),
+                [format!("psn config set {DEPLOY} cli")],
+            )),
+        }
+    }
+}
+
+/// The project that the CLI deploys.
+pub(super) fn cloud_project(
+    registry: &Registry,
+    project: &ProjectDir,
+    settings: &BTreeMap<String, String>,
+) -> Result<CloudProject, CodedError> {
+    let runtime = runtime_of(settings)?;
+    let program = Program::choose(project.path(), settings)?;
+    CloudProject::new(&registry.tasks()?, registry.policy()?, runtime, program)
+}
+
+/// The same, of a folder whose hub is not opened.
+pub fn exported(project: &ProjectDir) -> Result<CloudProject, CodedError> {
+    let settings = Settings::load(project)?.to_map();
+    cloud_project(&Registry::open(project.path(), super::FIRST_PARTY), project, &settings)
 }
 
 #[async_trait::async_trait]
@@ -37,7 +85,7 @@ impl FactSource for SessionFacts {
             "migrations" => self.migrations().await,
             "catalog" => self.catalog().await,
             "owner-login" => Ok(self.owner_login().await),
-            "tasks" => Ok(task_facts(&self.registry.tasks().map_err(unavailable)?, &self.hub_id)),
+            "tasks" => self.tasks().await,
             _ => Err(FactError::Unknown),
         }
     }
@@ -57,6 +105,23 @@ impl SessionFacts {
             Err(_) => "unknown",
         };
         json!({ "owner": owner })
+    }
+
+    async fn tasks(&self) -> Result<Value, FactError> {
+        let mut facts = task_facts(&self.registry.tasks().map_err(unavailable)?, &self.hub_id);
+        let deploys = Deploys::of(self.kind, &self.settings).map_err(|e| unavailable(e.message))?;
+        facts["deploy"] = json!(if deploys == Deploys::ByCli { "cli" } else { "direct" });
+        if deploys == Deploys::ByCli {
+            let (registry, project, settings) =
+                (Arc::clone(&self.registry), self.project.clone(), self.settings.clone());
+            // Tens of megabytes are read and hashed.
+            let hash = tokio::task::spawn_blocking(move || {
+                cloud_project(&registry, &project, &settings).map(|project| project.content_hash())
+            });
+            let hash = hash.await.map_err(unavailable)?.map_err(|e| unavailable(e.message))?;
+            facts["content_hash"] = json!(hash);
+        }
+        Ok(facts)
     }
 
     async fn migrations(&self) -> Result<Value, FactError> {
@@ -107,6 +172,7 @@ pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
                 "id": manifest.task_id(),
                 "file_path": reference(installed),
                 "cron": task.cron,
+                "hourly": task.cron.as_deref().and_then(hourly),
                 "timezone": task.timezone.as_deref().unwrap_or("UTC"),
                 "max_duration_s": seconds,
                 "queue": task.queue,

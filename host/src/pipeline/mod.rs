@@ -1,10 +1,11 @@
 //! Steps in order: inspect → apply → verify; resume; plan, drift, teardown; the run lock.
+pub mod cloud_project;
 pub mod cloud_run;
 mod component_store;
 pub mod consent;
 mod drift;
 pub mod environment;
-mod facts;
+pub mod facts;
 pub mod home;
 mod ledger;
 mod lock;

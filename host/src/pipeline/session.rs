@@ -125,16 +125,18 @@ impl Session {
             compiler: Compiler::this_program(compile_bounds(&registry)),
             ..RuntimeOptions::default()
         })?;
+        let mut dotted = settings.to_map();
+        dotted.insert("hub.kind".to_owned(), kind.as_str().to_owned());
+        dotted.insert("hub.id".to_owned(), hub_id.clone());
         let facts = SessionFacts {
             project: project.clone(),
             registry: Arc::clone(&registry),
             secrets: Arc::clone(&secrets),
             tls: tls.clone(),
             hub_id: hub_id.clone(),
+            kind,
+            settings: dotted.clone(),
         };
-        let mut dotted = settings.to_map();
-        dotted.insert("hub.kind".to_owned(), kind.as_str().to_owned());
-        dotted.insert("hub.id".to_owned(), hub_id.clone());
         let environment = Environment {
             settings: dotted,
             secrets,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::component_store::ComponentStore;
 use super::consent::needs_consent;
+use super::facts::{Deploys, cloud_project};
 use super::outcome::{Ended, Tally};
 use super::session::Session;
 use super::{home, migrate_step, plugin_step};
@@ -131,12 +132,17 @@ async fn try_place(session: &mut Session, place: &Place) -> Result<Ended, CodedE
     check_step(&installed, place.slot())?;
     // Only a step that deploys needs the tasks: a plugin that is damaged must not stop the others.
     let deploys = installed.manifest.hub.facts.iter().any(|topic| topic == "tasks");
-    if session.kind == HubKind::Local && deploys {
+    if deploys {
         let tasks = match consent_first(session, place, session.registry.tasks())? {
             Ok(tasks) => tasks,
             Err(ended) => return Ok(ended),
         };
-        publish_tasks(session, tasks).await?;
+        if session.kind == HubKind::Local {
+            publish_tasks(session, tasks).await?;
+        }
+        if Deploys::of(session.kind, &session.environment.settings)? == Deploys::ByCli {
+            write_project(session).await?;
+        }
     }
     plugin_step::run(session, &installed, place).await
 }
@@ -181,6 +187,16 @@ pub(super) fn consent_first<T>(
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// What the CLI will bundle, where the manifest's arguments say it is.
+async fn write_project(session: &Session) -> Result<(), CodedError> {
+    let (registry, project) = (Arc::clone(&session.registry), session.project.clone());
+    let settings = session.environment.settings.clone();
+    let folder = project.cloud_project_dir();
+    let written =
+        tokio::task::spawn_blocking(move || cloud_project(&registry, &project, &settings)?.write(&folder)).await;
+    written.unwrap_or_else(|e| Err(CodedError::new("task.export", e.to_string(), ["psn run trigger-provision"])))
 }
 
 /// What the local hub's engine will run, where it can find it.

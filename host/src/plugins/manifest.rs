@@ -381,6 +381,11 @@ impl Manifest {
         if self.task.is_some() && self.world() == World::Step {
             return invalid("task", "only a plugin of the world psn:plugin/task@0.1.0 has a [task]".into());
         }
+        // It becomes a file's name, and a part of URLs.
+        if !is_kebab(self.task_id()) || self.task_id().len() > MAX_NAME {
+            let reason = format!("`{}` is not kebab case of at most {MAX_NAME} characters", self.task_id());
+            return invalid("task.id", reason);
+        }
         for (i, service) in self.http.iter().enumerate() {
             if !is_kebab(&service.service) {
                 return invalid(&format!("http[{i}].service"), format!("`{}` is not kebab case", service.service));

@@ -9,6 +9,7 @@ use super::{jwt, store};
 use crate::tokens;
 
 pub(crate) const ACCESS_TOKEN_PREFIX: &str = "tr_pat_";
+pub(crate) const ORGANIZATION_TOKEN_PREFIX: &str = "tr_oat_";
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -31,6 +32,36 @@ impl FromRequestParts<AppState> for Account {
         let (user_id, email) = user.ok_or_else(ApiError::access_token)?;
         Ok(Self { user_id, email })
     }
+}
+
+/// Whoever `whoami` knows: the account, or an organization with a token of its own.
+pub(crate) struct Identity {
+    pub(crate) user_id: String,
+    pub(crate) email: String,
+}
+
+/// The vendor's reply has an address in every case.
+const ORGANIZATION_EMAIL: &str = "organization@psn.invalid";
+
+impl FromRequestParts<AppState> for Identity {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        if let Some(user_id) = organization(parts, state).await? {
+            return Ok(Self { user_id, email: ORGANIZATION_EMAIL.to_owned() });
+        }
+        let Account { user_id, email } = Account::from_request_parts(parts, state).await?;
+        Ok(Self { user_id, email })
+    }
+}
+
+/// The id of the organization whose token came; none where another kind of credential did.
+async fn organization(parts: &Parts, state: &AppState) -> Result<Option<String>, ApiError> {
+    let Some(token) = bearer(&parts.headers).filter(|token| token.starts_with(ORGANIZATION_TOKEN_PREFIX)) else {
+        return Ok(None);
+    };
+    let organization = store::account::organization_by_token(&state.db, &tokens::digest(token)).await?;
+    organization.map(Some).ok_or_else(ApiError::access_token)
 }
 
 /// The environment whose secret key came.
@@ -56,6 +87,8 @@ impl FromRequestParts<AppState> for EnvironmentKey {
 /// Routes under a project that take either credential.
 pub(crate) enum Caller {
     Account,
+    /// Its id.
+    Organization(String),
     Environment(Box<Environment>),
 }
 
@@ -63,6 +96,9 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        if let Some(organization) = organization(parts, state).await? {
+            return Ok(Self::Organization(organization));
+        }
         let token = bearer(&parts.headers).ok_or_else(ApiError::access_token)?;
         if token.starts_with(ACCESS_TOKEN_PREFIX) {
             Account::from_request_parts(parts, state).await?;
@@ -96,6 +132,13 @@ impl Caller {
                     ));
                 }
                 Ok(*environment)
+            }
+            Self::Organization(id) => {
+                let environment = store::projects::environment(&state.db, project, slug).await?;
+                // Whether another organization has such a project is not its business.
+                environment
+                    .filter(|environment| environment.organization_id == id)
+                    .ok_or_else(|| ApiError::not_found("Project not found"))
             }
             Self::Account => {
                 if store::projects::find(&state.db, project).await?.is_none() {

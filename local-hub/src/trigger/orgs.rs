@@ -9,32 +9,35 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AppState;
-use super::auth::Account;
+use super::auth::{Account, Identity, ORGANIZATION_TOKEN_PREFIX};
 use super::error::{ApiError, Reply};
 use super::model::{Body, Organization, Project};
 use super::store;
+use crate::tokens;
 
 /// The vendor's limits on a project's name.
 pub(crate) const NAME_CHARS: std::ops::RangeInclusive<usize> = 1..=255;
 /// The vendor's limit on the projects of an organization.
 const FREE_PROJECTS: i64 = 10;
+/// Letters and digits after the prefix of an access token, as the vendor makes them.
+const TOKEN_LEN: usize = 40;
 
 pub(crate) async fn whoami(
     State(state): State<AppState>,
-    account: Account,
+    identity: Identity,
     Query(query): Query<HashMap<String, String>>,
 ) -> Reply {
-    let mut identity = json!({ "userId": account.user_id, "email": account.email, "dashboardUrl": *state.origin });
+    let mut reply = json!({ "userId": identity.user_id, "email": identity.email, "dashboardUrl": *state.origin });
     if let Some(reference) = query.get("projectRef")
         && let Some(project) = store::projects::find(&state.db, reference).await?
     {
-        identity["project"] = json!({
+        reply["project"] = json!({
             "name": project.name,
             "url": format!("{}/projects/v3/{}", state.origin, project.reference),
             "orgTitle": project.organization.title,
         });
     }
-    Ok(Json(identity).into_response())
+    Ok(Json(reply).into_response())
 }
 
 pub(crate) async fn list(State(state): State<AppState>, _: Account) -> Reply<Json<Vec<Organization>>> {
@@ -123,4 +126,42 @@ pub(crate) async fn set_plan(
     let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
     store::account::set_plan(&state.db, &org.id, &plan).await?;
     Ok(Json(json!({ "plan": plan })))
+}
+
+#[derive(Deserialize)]
+struct NewOrganization {
+    slug: String,
+    title: String,
+}
+
+/// Not the vendor's, where a person does this in the dashboard: one more organization.
+pub(crate) async fn add(State(state): State<AppState>, _: Account, body: Body) -> Reply<Json<Organization>> {
+    let NewOrganization { slug, title } = body.json("Invalid request body")?;
+    let added = store::account::add_organization(&state.db, &slug, &title).await?;
+    added.map(Json).ok_or_else(|| ApiError::bad_request("There is an organization of this slug already."))
+}
+
+/// Not the vendor's, where a person does this in the dashboard: a token of an organization.
+pub(crate) async fn add_token(
+    State(state): State<AppState>,
+    _: Account,
+    Path(org): Path<String>,
+) -> Reply<Json<Value>> {
+    let org = store::account::organization(&state.db, &org).await?;
+    let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
+    let token = tokens::generate(ORGANIZATION_TOKEN_PREFIX, TOKEN_LEN);
+    store::account::add_organization_token(&state.db, &org.id, &tokens::digest(&token)).await?;
+    Ok(Json(json!({ "token": token })))
+}
+
+/// Not the vendor's: an organization's tokens are revoked.
+pub(crate) async fn revoke_tokens(
+    State(state): State<AppState>,
+    _: Account,
+    Path(org): Path<String>,
+) -> Reply<Json<Value>> {
+    let org = store::account::organization(&state.db, &org).await?;
+    let org = org.ok_or_else(|| ApiError::not_found("Organization not found"))?;
+    store::account::revoke_organization_tokens(&state.db, &org.id).await?;
+    Ok(Json(json!({})))
 }

@@ -62,6 +62,8 @@ struct Schedule {
 
 /// What the CLI looks for in a failed deployment.
 const SCHEDULE_PLAN_LIMIT: &str = "SchedulePlanLimitError";
+/// The vendor's name for what it refuses for a reason of the caller's.
+const INVALID: &str = "ServiceValidationError";
 
 #[derive(Debug)]
 struct Refusal {
@@ -71,6 +73,8 @@ struct Refusal {
 
 /// Between two ticks of a schedule on the vendor's free plan.
 const FREE_PLAN_GAP: chrono::Duration = chrono::Duration::hours(1);
+/// Schedules of a project on the vendor's free plan.
+const FREE_PLAN_SCHEDULES: usize = 10;
 
 /// `free`: the organization has the vendor's free plan.
 fn check(tasks: &[Task], origin: &str, free: bool) -> Result<(), Refusal> {
@@ -92,12 +96,20 @@ fn check(tasks: &[Task], origin: &str, free: bool) -> Result<(), Refusal> {
                 return Err(Refusal {
                     name: SCHEDULE_PLAN_LIMIT,
                     message: format!(
-                        "Free plan limited to hourly schedules or less: \"{}\" of \"{}\"",
-                        schedule.cron, task.id
+                        "Task `{}`: Free plan is limited to hourly schedules or less. Change the cron expression or \
+                         upgrade before saving this schedule.",
+                        task.id
                     ),
                 });
             }
         }
+    }
+    if free && tasks.iter().filter(|task| task.schedule.is_some()).count() > FREE_PLAN_SCHEDULES {
+        let message = format!(
+            "You have created {FREE_PLAN_SCHEDULES}/{FREE_PLAN_SCHEDULES} schedules so you'll need to increase your limits or \
+             delete some schedules."
+        );
+        return Err(Refusal { name: INVALID, message });
     }
     Ok(())
 }
@@ -279,6 +291,16 @@ mod tests {
         let refused = check(&[scheduled("*/15 * * * *", "UTC")], "", true).unwrap_err();
         assert_eq!(refused.name, SCHEDULE_PLAN_LIMIT);
         assert!(check(&[scheduled("0 * * * *", "UTC")], "", true).is_ok());
+        let many = |n: usize| {
+            let named = |at| {
+                task(
+                    json!({ "id": format!("t{at}"), "filePath": "t.ts", "schedule": { "cron": "0 6 * * *", "timezone": "UTC" } }),
+                )
+            };
+            (0..n).map(named).collect::<Vec<_>>()
+        };
+        assert!(check(&many(10), "", true).is_ok() && check(&many(11), "", false).is_ok());
+        assert_eq!(check(&many(11), "", true).unwrap_err().name, INVALID);
         for (tasks, name) in [
             (vec![plain(), plain()], "DuplicateTaskIdsError"),
             (vec![scheduled("nonsense", "UTC")], "CreateDeclarativeScheduleError"),

@@ -1,6 +1,7 @@
 //! The Trigger.dev service over real HTTP and a real Postgres, with a double in place of what executes runs. Each reply is held
 //! against the vendor's own schema.
 mod batches;
+mod bundles;
 mod clients;
 mod deploys;
 mod dev;

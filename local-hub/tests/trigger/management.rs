@@ -150,3 +150,36 @@ async fn environment_variables_are_redacted_for_all_but_the_environment() {
         "Invalid environment slug for this API key. Make sure you are using an API key associated with that environment.",
     );
 }
+
+#[tokio::test]
+async fn an_organizations_token_opens_its_own_projects_and_nothing_else() {
+    let hub = Hub::start().await;
+    let ours = hub.project("ours").await;
+    let orgs = hub.get("/api/v1/orgs", &hub.token).await.ok("GetOrgsResponseBody");
+    let org = orgs[0]["slug"].as_str().unwrap();
+    let other = hub.post("/psn/v1/orgs", &hub.token, json!({ "slug": "globex", "title": "Globex" })).await.json();
+    let theirs = hub.post("/api/v1/orgs/globex/projects", &hub.token, json!({ "name": "theirs" })).await;
+    let theirs = theirs.ok("GetProjectResponseBody");
+    assert_eq!(theirs["organization"]["id"], other["id"]);
+    assert_eq!(hub.get("/api/v1/orgs", &hub.token).await.json().as_array().unwrap().len(), 2);
+
+    let tokens = format!("/psn/v1/orgs/{org}/tokens");
+    let token = hub.post(&tokens, &hub.token, json!({})).await.json()["token"].as_str().unwrap().to_owned();
+    assert!(token.starts_with("tr_oat_"));
+    hub.get("/api/v2/whoami", &token).await.ok("WhoAmIResponseSchema");
+    let env = |project: &str| format!("/api/v1/projects/{project}/prod");
+    let production = hub.get(&env(&ours.reference), &token).await.ok("GetProjectEnvResponse");
+    assert_eq!(production["apiKey"], ours.prod.as_str());
+    hub.get(&env(theirs["externalRef"].as_str().unwrap()), &token).await.refused(404, "Project not found");
+    // What belongs to a person.
+    for path in
+        ["/api/v1/orgs", &format!("/api/v1/orgs/{org}/projects"), &format!("/api/v1/projects/{}", ours.reference)]
+    {
+        hub.get(path, &token).await.refused(401, "Invalid or Missing Access Token");
+    }
+    hub.post(&tokens, &token, json!({})).await.refused(401, "Invalid or Missing Access Token");
+
+    hub.send(Method::DELETE, &tokens, &hub.token, None).await;
+    hub.get("/api/v2/whoami", &token).await.refused(401, "Invalid or Missing Access Token");
+    hub.get(&env(&ours.reference), &token).await.refused(401, "Invalid or Missing Access Token");
+}

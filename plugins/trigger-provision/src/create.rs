@@ -14,15 +14,24 @@ const LOOKS_MS: [u32; 4] = [1_000, 2_000, 4_000, 8_000];
 const STILL_APPEARING_MS: i64 = 60_000;
 /// Milliseconds after which an unanswered creation is worth another run.
 const UNANSWERED_RETRY_MS: u64 = 30_000;
+/// Projects of an organisation on Trigger.dev's free plan.
+const FREE_PROJECTS: usize = 10;
 /// Trigger.dev's status for an organisation that has not chosen a plan.
 const PLAN_REQUIRED: Option<u16> = Some(402);
 
 pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
     let org = match find::organisation()? {
         Organisation::Known(org) => org,
+        Organisation::Unlisted => {
+            let project = find::unlisted_project()?.ok_or_else(|| {
+                Failure::new("project-unclear", "An organisation's token cannot look for the hub's Trigger.dev project")
+                    .fix("psn config set trigger.project_ref VALUE")
+            })?;
+            return adopt(project);
+        }
         Organisation::Choose(need) => {
-            return Err(Failure::new("organisation-unclear", "The Trigger.dev token belongs to several organisations")
-                .fix(format!("Set trigger.org in config/psn.toml to one of {}", need.choices.join(", "))));
+            let message = "The Trigger.dev token belongs to several organisations";
+            return Err(find::choose_org(Failure::new("organisation-unclear", message), &need.choices));
         }
     };
     if let Found::One(project) = find::project(&org)? {
@@ -68,7 +77,7 @@ fn create(org: &Org) -> Result<Noted, Failure> {
         }
         Err(error) => {
             notes::settled()?;
-            Err(refused(org, error))
+            refused(org, error)
         }
     }
 }
@@ -90,19 +99,31 @@ fn plan_needed(org: &Org) -> Failure {
     .fix(format!("Choose one: https://cloud.trigger.dev/orgs/{}/select-plan", org.slug))
 }
 
-fn refused(org: &Org, error: http::Error) -> Failure {
-    match error.status() {
+fn refused<T>(org: &Org, error: http::Error) -> Result<T, Failure> {
+    Err(match error.status() {
         PLAN_REQUIRED => plan_needed(org),
-        Some(400 | 404..=422) => {
-            Failure::new("create-refused", format!("Trigger.dev refused to create the project: {}", error.message)).fix(
-                format!(
-                    "Make room for a project, or choose a plan with more: https://cloud.trigger.dev/orgs/{}",
+        // Trigger.dev has the same words for every reason; with so many projects it is most likely their number.
+        Some(400) if find::projects(&org.slug)?.len() >= FREE_PROJECTS => {
+            let message =
+                format!("{} has {FREE_PROJECTS} Trigger.dev projects or more, and may have no other", org.title);
+            Failure::new("project-limit", message)
+                .fix(
+                    "psn config set trigger.project_ref VALUE, with the reference (proj_…) of a project to use instead",
+                )
+                .fix(format!(
+                    "Or delete a project, or choose a plan with more: https://cloud.trigger.dev/orgs/{}",
                     org.slug
-                ),
-            )
+                ))
+        }
+        Some(400 | 404..=422) => {
+            Failure::new("create-refused", format!("Trigger.dev refused to create the project: {}", error.message))
+                .fix(
+                    "psn config set trigger.project_ref VALUE, with the reference (proj_…) of a project to use instead",
+                )
+                .fix(format!("Or see what is wrong with the organisation: https://cloud.trigger.dev/orgs/{}", org.slug))
         }
         _ => error.into(),
-    }
+    })
 }
 
 fn look_again(intent: &Intent) -> Result<Option<Project>, Failure> {

@@ -1,11 +1,13 @@
 //! The tasks in the project: a deployment is named by the hash of what it holds, so that the same tasks are deployed once.
 
-use psn_plugin::{context::HubKind, prelude::*};
+use psn_plugin::prelude::*;
 
 use crate::{
+    access, environment,
     notes::Noted,
-    tasks::{Task, Tasks},
-    trigger::{self, Deployment},
+    plan,
+    tasks::{Task, Tasks, Way},
+    trigger::{self, Deployment, DeploymentError, Started},
 };
 
 /// The version of Trigger.dev's protocol that the bodies here follow.
@@ -18,6 +20,8 @@ const LONGEST_PAUSE_MS: u32 = 5_000;
 const PATIENCE_MS: u32 = 600_000;
 /// Milliseconds after which a deployment that took too long is worth another run.
 const SLOW_RETRY_MS: u64 = 60_000;
+/// The CLI ends with 0 in cases where it deployed nothing; after this many milliseconds a deployment that nobody sees is none.
+const APPEARING_MS: u32 = 60_000;
 /// Lines of the CLI's output that a failure shows.
 const LAST_WORDS: usize = 5;
 
@@ -44,7 +48,7 @@ pub(crate) fn look(noted: &Noted, tasks: &Tasks) -> Result<Deployed, Failure> {
     let Some(current) = current else {
         return lacking(false, "nothing is deployed".into());
     };
-    if current.external_id.as_deref() != Some(&tasks.content_hash) {
+    if current.external_id != Some(tasks.external_id()) {
         return lacking(false, format!("version {} has other tasks", current.version));
     }
     let there = trigger::current_tasks(&noted.external_ref)?;
@@ -75,15 +79,54 @@ pub(crate) fn look(noted: &Noted, tasks: &Tasks) -> Result<Deployed, Failure> {
     Ok(Deployed::Complete(checks))
 }
 
-pub(crate) fn bring_up_to_date(noted: &Noted, tasks: &Tasks) -> Result<(), Failure> {
+/// How a deployment did not come about.
+enum Refused {
+    /// Trigger.dev's own error: the plan may be the reason.
+    Deployment {
+        version: String,
+        error: DeploymentError,
+    },
+    Otherwise(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self::Otherwise(failure)
+    }
+}
+
+impl From<http::Error> for Refused {
+    fn from(error: http::Error) -> Self {
+        Self::Otherwise(error.into())
+    }
+}
+
+/// Answers the tasks as they were deployed: with less of their schedules where the plan refused more.
+pub(crate) fn bring_up_to_date(noted: &Noted, mut tasks: Tasks) -> Result<Tasks, Failure> {
+    loop {
+        let (version, error) = match attempt(noted, &tasks) {
+            Ok(()) => return Ok(tasks),
+            Err(Refused::Otherwise(failure)) => return Err(failure),
+            Err(Refused::Deployment { version, error }) => (version, error),
+        };
+        let Some(less) = plan::less(noted, &tasks, &error)? else {
+            return Err(ended_badly(&version, &error));
+        };
+        tasks = less;
+        // The deployed tasks read there what the plan leaves of their schedules.
+        environment::bring_up_to_date(noted, &tasks)?;
+    }
+}
+
+fn attempt(noted: &Noted, tasks: &Tasks) -> Result<(), Refused> {
     let force = match look(noted, tasks)? {
         Deployed::Complete(_) => return Ok(()),
         Deployed::Incomplete { id_used, .. } => id_used,
-        Deployed::KeyRejected => return Err(key_rejected()),
+        Deployed::KeyRejected => return Err(key_rejected().into()),
     };
-    let deployment = match context::hub_kind() {
-        HubKind::Local => directly(tasks, force)?,
-        HubKind::Cloud => by_cli(tasks, force)?,
+    let deployment = match tasks.way {
+        Way::Direct => directly(tasks, force)?,
+        Way::Cli => by_cli(noted, tasks, force)?,
     };
     let mut deployed = look(noted, tasks)?;
     if matches!(deployed, Deployed::Incomplete { id_used: false, .. }) {
@@ -95,22 +138,31 @@ pub(crate) fn bring_up_to_date(noted: &Noted, tasks: &Tasks) -> Result<(), Failu
         Deployed::Complete(_) => Ok(()),
         Deployed::Incomplete { reason, .. } => {
             let message = format!("Version {} is deployed, but {reason}", deployment.version);
-            Err(Failure::new("deploy-incomplete", message).fix("psn run trigger-provision"))
+            Err(Failure::new("deploy-incomplete", message).fix("psn run trigger-provision").into())
         }
-        Deployed::KeyRejected => Err(key_rejected()),
+        Deployed::KeyRejected => Err(key_rejected().into()),
     }
 }
 
 fn key_rejected() -> Failure {
+    if !secrets::exists(crate::TOKEN) {
+        return Failure::new(
+            "key-rejected",
+            "Trigger.dev rejects the production key, and there is no token to fetch another",
+        )
+        .fix(access::SET_TOKEN)
+        .fix("psn keys set TRIGGER_SECRET_KEY --stdin");
+    }
     Failure::new("key-rejected", "Trigger.dev rejects the production key that it answered just now")
         .fix("psn run trigger-provision")
 }
 
 /// The local hub runs the components as they are: it is told about them in the words of Trigger.dev's own build machines.
-fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Failure> {
-    let mut started = match trigger::start_deployment(&tasks.content_hash, force) {
+fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Refused> {
+    let start = |force| trigger::start_deployment(&tasks.content_hash, &tasks.external_id(), force);
+    let mut started = match start(force) {
         // A run that was killed half-way left one in progress, which would be in the way until its time-out.
-        Err(error) if error.status() == Some(409) && !force => trigger::start_deployment(&tasks.content_hash, true)?,
+        Err(error) if error.status() == Some(409) && !force => start(true)?,
         started => started?,
     };
     if started.outcome.as_deref() == Some("existing") {
@@ -119,15 +171,27 @@ fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Failure> {
             return Ok(existing);
         }
         // It failed, or the run that made it was killed half-way; Trigger.dev ends it by itself.
-        started = trigger::start_deployment(&tasks.content_hash, true)?;
+        started = start(true)?;
     }
-    for warning in trigger::register_tasks(&started.id, &worker(tasks)).map_err(refused)? {
+    let warnings = trigger::register_tasks(&started.id, &worker(tasks));
+    for warning in warnings.or_else(|error| Err(registration_refused(&started, error)))? {
         log::warn!("{}", warning);
     }
     if let Some(message) = trigger::finalize(&started.id, &format!("sha256:{}", tasks.content_hash)).map_err(refused)? {
-        return Err(failed(&started.version, &message));
+        return Err(failed(&started.version, &message).into());
     }
     wait(|| trigger::deployment(&started.id).map(Some))
+}
+
+/// The refusal of a registration says little; the deployment that it ended says which rule it was.
+fn registration_refused(started: &Started, error: http::Error) -> Refused {
+    if !matches!(error.status(), Some(400 | 404..=422)) {
+        return error.into();
+    }
+    match trigger::deployment(&started.id) {
+        Ok(Deployment { version, error: Some(error), .. }) => Refused::Deployment { version, error },
+        _ => refused(error).into(),
+    }
 }
 
 fn worker(tasks: &Tasks) -> serde_json::Value {
@@ -165,29 +229,76 @@ fn resource(task: &Task) -> serde_json::Value {
 }
 
 /// Trigger.dev's own CLI bundles and uploads. That it exits with 0 does not mean that anything is deployed.
-fn by_cli(tasks: &Tasks, force: bool) -> Result<Deployment, Failure> {
-    let hash = tasks.content_hash.as_str();
-    let mut args = vec!["deploy", "--env", "prod", "--skip-update-check", "--external-id", hash];
-    args.extend(force.then_some("--force"));
-    let output = tool::run("trigger", &args)?;
-    if !output.is_success() {
-        let message = format!("`trigger deploy` ended with {}: {}", output.exit_code, output.last_words(LAST_WORDS));
-        return Err(Failure::new("deploy-failed", message).fix("psn run trigger-provision"));
+fn by_cli(noted: &Noted, tasks: &Tasks, force: bool) -> Result<Deployment, Refused> {
+    if !secrets::exists(crate::TOKEN) {
+        let message = "The tasks are not deployed as they are here, and the production key alone cannot deploy them";
+        return Err(Failure::new("token-missing", message).fix(access::SET_TOKEN).into());
     }
-    wait(|| trigger::deployment_by_external_id(hash))
+    let id = tasks.external_id();
+    let look = || trigger::deployment_by_external_id(&id);
+    let before = look()?;
+    // A run that was killed may have left one that goes on by itself; a second one would be refused.
+    if !force && before.as_ref().is_some_and(|deployment| !deployment.is_over()) {
+        return wait(look);
+    }
+    npm(&INSTALL, "install")?;
+    let mut args = DEPLOY.to_vec();
+    args.extend(["--project-ref", &noted.external_ref, "--external-id", &id]);
+    args.extend(force.then_some("--force"));
+    npm(&args, "deploy")?;
+    let old = before.map(|deployment| deployment.id);
+    wait(|| {
+        let seen = look()?;
+        // With force there is another of the same name until the new one is there.
+        Ok(seen.filter(|deployment| !force || Some(&deployment.id) != old.as_ref()))
+    })
 }
 
-fn wait(mut look: impl FnMut() -> Result<Option<Deployment>, http::Error>) -> Result<Deployment, Failure> {
+const INSTALL: [&str; 7] =
+    ["ci", "--prefix", ".psn/trigger", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"];
+const DEPLOY: [&str; 14] = [
+    "exec",
+    "--prefix",
+    ".psn/trigger",
+    "--no",
+    "--",
+    "trigger",
+    "deploy",
+    ".psn/trigger",
+    "--env",
+    "prod",
+    "--native-build",
+    "--local-bundle",
+    "--detach",
+    "--skip-update-check",
+];
+
+fn npm(args: &[&str], what: &str) -> Result<(), Failure> {
+    let output = tool::run("npm", args)?;
+    if output.is_success() {
+        return Ok(());
+    }
+    let message = format!("`npm` ({what}) ended with {}: {}", output.exit_code, output.last_words(LAST_WORDS));
+    Err(Failure::new("deploy-failed", message).fix("psn run trigger-provision").fix("psn task export psn-tasks"))
+}
+
+fn wait(mut look: impl FnMut() -> Result<Option<Deployment>, http::Error>) -> Result<Deployment, Refused> {
     let (mut pause, mut waited) = (FIRST_PAUSE_MS, 0);
     loop {
-        let seen = look()?;
-        let status = seen.as_ref().map_or("not to be seen", |deployment| deployment.status.as_str()).to_owned();
-        match (status.as_str(), seen) {
-            ("DEPLOYED", Some(deployment)) => return Ok(deployment),
-            ("FAILED" | "CANCELED" | "TIMED_OUT", Some(deployment)) => {
-                return Err(ended_badly(&deployment));
+        match look()? {
+            Some(deployment) if deployment.status == "DEPLOYED" => return Ok(deployment),
+            Some(deployment) if deployment.is_over() => {
+                let Deployment { version, status, error, .. } = deployment;
+                return Err(match error {
+                    Some(error) => Refused::Deployment { version, error },
+                    None => failed(&version, &format!("it ended as {status}")).into(),
+                });
             }
-            _ if waited >= PATIENCE_MS => return Err(too_slow(&status)),
+            Some(deployment) if waited >= PATIENCE_MS => return Err(too_slow(&deployment.status).into()),
+            None if waited >= APPEARING_MS => {
+                let message = "Trigger.dev's CLI said that it went well, and Trigger.dev has no such deployment";
+                return Err(Failure::new("deploy-failed", message).fix("psn run trigger-provision").into());
+            }
             _ => {}
         }
         context::sleep_ms(pause);
@@ -203,17 +314,13 @@ fn too_slow(status: &str) -> Failure {
         .retry_after_ms(SLOW_RETRY_MS)
 }
 
-fn ended_badly(deployment: &Deployment) -> Failure {
-    let Deployment { version, status, error, .. } = deployment;
-    match error {
-        Some(error) if error.name == "SchedulePlanLimitError" => {
-            Failure::new("schedule-plan-limit", format!("Trigger.dev refuses the schedule: {}", error.message))
-                .fix("Choose a plan that allows schedules more often than hourly: https://cloud.trigger.dev")
-                .fix("Or give the task an hourly [task] cron in its plugin.toml, and build the plugins again")
-        }
-        Some(error) => failed(version, &error.message),
-        None => failed(version, &format!("it ended as {status}")),
+fn ended_badly(version: &str, error: &DeploymentError) -> Failure {
+    if error.name == "SchedulePlanLimitError" {
+        return Failure::new("schedule-plan-limit", format!("Trigger.dev refuses the schedule: {}", error.message))
+            .fix("psn config set trigger.schedules hourly")
+            .fix("Or choose a plan that allows more: https://cloud.trigger.dev");
     }
+    failed(version, &error.message)
 }
 
 fn failed(version: &str, reason: &str) -> Failure {

@@ -7,7 +7,7 @@ use psn_plugin::prelude::*;
 
 use crate::{
     notes::{self, Noted},
-    tasks::Tasks,
+    tasks::{AS_WRITTEN, PLAN_VARIABLE, Tasks},
     trigger,
 };
 
@@ -59,8 +59,13 @@ fn changes(noted: &Noted, tasks: &Tasks, there: &[String]) -> Result<Changes, Fa
             print.is_none() || !there.contains(name) || imported.secrets.get(name) != print.as_ref()
         })
         .collect();
-    let plain = tasks.plain_env.iter().filter(|(name, _)| wanted(name));
-    let plain = plain
+    let mut all = tasks.plain_env.clone();
+    if imported.plain.contains_key(PLAN_VARIABLE) {
+        all.entry(PLAN_VARIABLE.to_owned()).or_insert_with(|| AS_WRITTEN.to_owned());
+    }
+    let plain = all
+        .iter()
+        .filter(|(name, _)| wanted(name))
         .filter(|(name, value)| !there.contains(name) || imported.plain.get(*name) != Some(value))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();

@@ -10,19 +10,26 @@ use crate::{
 pub(crate) enum Organisation {
     Known(Org),
     Choose(Need),
+    /// The token is an organisation's own, which opens projects and lists none.
+    Unlisted,
 }
+
+/// What Trigger.dev answers where a token is good, but not for this.
+const NOT_FOR_THIS_TOKEN: [Option<u16>; 2] = [Some(401), Some(403)];
 
 /// The one that a person named, or the only one there is. Among several nobody guesses: it decides who pays.
 pub(crate) fn organisation() -> Result<Organisation, Failure> {
-    let orgs = trigger::orgs()?;
+    let orgs = match trigger::orgs() {
+        Err(error) if NOT_FOR_THIS_TOKEN.contains(&error.status()) => return Ok(Organisation::Unlisted),
+        orgs => orgs?,
+    };
     let named = context::setting("trigger.org");
     let slugs = || orgs.iter().map(|org| org.slug.as_str()).collect::<Vec<_>>();
     if let Some(name) = named {
         let found = orgs.iter().find(|org| org.slug == name || org.id == name);
         return found.cloned().map(Organisation::Known).ok_or_else(|| {
             let message = format!("The Trigger.dev token knows no organisation {name}, which trigger.org names");
-            Failure::new("organisation-not-found", message)
-                .fix(format!("Set trigger.org in config/psn.toml to one of: {}", slugs().join(", ")))
+            choose_org(Failure::new("organisation-not-found", message), &slugs())
         });
     }
     match orgs.as_slice() {
@@ -35,6 +42,47 @@ pub(crate) fn organisation() -> Result<Organisation, Failure> {
             Ok(Organisation::Choose(Need::setting("trigger.org", origin).choices(slugs())))
         }
     }
+}
+
+/// One command for each of them: any is right, and only a person knows which.
+pub(crate) fn choose_org<S: AsRef<str>>(failure: Failure, slugs: &[S]) -> Failure {
+    slugs.iter().fold(failure, |failure, slug| failure.fix(format!("psn config set trigger.org {}", slug.as_ref())))
+}
+
+/// Asked first, so that a token that is none is told from one that may not do something.
+pub(crate) fn token_is_good() -> Result<(), Failure> {
+    trigger::whoami().map_err(|error| match error.status() {
+        Some(401) => {
+            Failure::new("token-rejected", "Trigger.dev rejects the access token: it was revoked, or mistyped")
+                .fix("psn run keys")
+                .fix("psn keys set TRIGGER_ACCESS_TOKEN --stdin")
+        }
+        _ => error.into(),
+    })
+}
+
+/// For credentials that list no projects: only a person can say which one is the hub's.
+pub(crate) fn project_need() -> Need {
+    Need::setting(
+        "trigger.project_ref",
+        "Trigger.dev, the project's settings: proj_…; an organisation's token or an environment's key cannot look for it",
+    )
+}
+
+/// The project that a person chose, through an organisation's token. None: they have not chosen yet.
+pub(crate) fn unlisted_project() -> Result<Option<Project>, Failure> {
+    let Some(chosen) = context::setting("trigger.project_ref") else { return Ok(None) };
+    let Some(production) = trigger::production(&chosen)? else {
+        return Err(project_not_found(&format!("The organisation's token opens no project {chosen}")));
+    };
+    let organization = Org { id: String::new(), title: String::new(), slug: String::new() };
+    let project = Project { id: production.project_id, external_ref: chosen, name: production.name, organization };
+    Ok(Some(project))
+}
+
+fn project_not_found(message: &str) -> Failure {
+    Failure::new("project-not-found", format!("{message}, which trigger.project_ref names"))
+        .fix("psn config set trigger.project_ref VALUE, with an existing project's reference; or remove the line from config/psn.toml")
 }
 
 /// Unique per hub unless a person chose one, so that a project can be found again by it alone.
@@ -53,11 +101,7 @@ pub(crate) fn project(org: &Org) -> Result<Found, Failure> {
         return by_name(&project_name(), &org.slug);
     };
     let found = projects(&org.slug)?.into_iter().find(|project| project.external_ref == chosen);
-    found.map(Found::One).ok_or_else(|| {
-        let message = format!("{} has no project {chosen}, which trigger.project_ref names", org.title);
-        Failure::new("project-not-found", message)
-            .fix("Set trigger.project_ref in config/psn.toml to an existing project, or remove it")
-    })
+    found.map(Found::One).ok_or_else(|| project_not_found(&format!("{} has no project {chosen}", org.title)))
 }
 
 /// Trigger.dev's names are not unique: two of the same are too many.
@@ -70,23 +114,24 @@ pub(crate) fn by_name(name: &str, org: &str) -> Result<Found, Failure> {
         _ => {
             let refs: Vec<_> = matching.into_iter().map(|project| project.external_ref).collect();
             let message = format!("Trigger.dev has {} projects named {name}: {}", refs.len(), refs.join(", "));
-            let setting = format!(
-                "Set trigger.project_ref in config/psn.toml to the one that is the hub's, for example \"{}\"",
-                refs[0]
-            );
-            Err(Failure::new("ambiguous-project", message)
-                .fix(setting)
-                .fix(format!("Or delete the others: https://cloud.trigger.dev/orgs/{org}")))
+            let failure = Failure::new("ambiguous-project", message);
+            let failure = refs
+                .iter()
+                .fold(failure, |failure, chosen| failure.fix(format!("psn config set trigger.project_ref {chosen}")));
+            Err(failure.fix(format!("Or delete the others: https://cloud.trigger.dev/orgs/{org}")))
         }
     }
 }
 
 pub(crate) fn is_there(noted: &Noted) -> Result<bool, Failure> {
+    if noted.org.is_empty() {
+        return Ok(trigger::production(&noted.external_ref)?.is_some());
+    }
     let projects = trigger::projects(&noted.org)?.unwrap_or_default();
     Ok(projects.iter().any(|project| project.id == noted.id))
 }
 
-fn projects(org: &str) -> Result<Vec<Project>, Failure> {
+pub(crate) fn projects(org: &str) -> Result<Vec<Project>, Failure> {
     trigger::projects(org)?.ok_or_else(|| {
         Failure::new("organisation-not-found", format!("Trigger.dev has no organisation {org} any more"))
             .fix("Set trigger.org in config/psn.toml to an existing organisation")

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use psn_plugin::{Timestamp, state};
 use serde::{Deserialize, Serialize};
 
+use crate::tasks::Limits;
+
 const NOTED: &str = "project";
 const INTENT: &str = "intent";
 const IMPORTED: &str = "environment";
+const LIMITS: &str = "plan-limits";
 
 /// The hub's project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,7 +20,7 @@ pub(crate) struct Noted {
     /// `proj_…`, by which Trigger.dev's API and CLI know it.
     pub external_ref: String,
     pub name: String,
-    /// The organisation's slug.
+    /// The organisation's slug; empty where the credentials at hand do not tell.
     pub org: String,
     /// Created by this step on this machine; otherwise found by its name or chosen.
     pub created: bool,
@@ -73,8 +76,25 @@ pub(crate) fn note_imported(imported: &Imported) -> Result<(), state::Error> {
     state::put(IMPORTED, imported)
 }
 
+/// What the plan of this project's organisation refused before.
+#[derive(Serialize, Deserialize)]
+struct NotedLimits {
+    external_ref: String,
+    limits: Limits,
+}
+
+pub(crate) fn limits(noted: &Noted) -> Result<Limits, state::Error> {
+    let there: Option<NotedLimits> = state::get(LIMITS)?;
+    Ok(there.filter(|there| there.external_ref == noted.external_ref).map(|there| there.limits).unwrap_or_default())
+}
+
+pub(crate) fn note_limits(noted: &Noted, limits: &Limits) -> Result<(), state::Error> {
+    state::put(LIMITS, &NotedLimits { external_ref: noted.external_ref.clone(), limits: limits.clone() })
+}
+
 pub(crate) fn forget() -> Result<(), state::Error> {
     state::delete(NOTED)?;
     state::delete(IMPORTED)?;
+    state::delete(LIMITS)?;
     state::delete(INTENT)
 }

@@ -1,5 +1,5 @@
-//! The part of Trigger.dev's API that this step uses: `account` calls with the person's token, `environment` calls with the key
-//! of the project's production environment.
+//! The part of Trigger.dev's API that this step uses: `account` calls with the person's or an organisation's token, `environment`
+//! calls with the key of the project's production environment, `either` calls with the token where there is one.
 
 use psn_plugin::{http, http::path, prelude::*};
 use serde::Deserialize;
@@ -31,12 +31,20 @@ pub(crate) struct Project {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Deployment {
+    pub id: String,
     pub status: String,
     pub version: String,
     pub external_id: Option<String>,
     /// Called `errorData` where one deployment is asked for, `error` where several are listed.
     #[serde(alias = "errorData")]
     pub error: Option<DeploymentError>,
+}
+
+impl Deployment {
+    /// Well or badly.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.status.as_str(), "DEPLOYED" | "FAILED" | "CANCELED" | "TIMED_OUT")
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -63,6 +71,32 @@ fn account() -> http::Service<'static> {
 
 fn environment() -> http::Service<'static> {
     http::service("trigger-env")
+}
+
+fn either() -> http::Service<'static> {
+    if secrets::exists(crate::TOKEN) { account() } else { environment() }
+}
+
+/// Says only whether the token is one: an organisation's is nobody's, and what comes back is of no use here.
+pub(crate) fn whoami() -> Result<(), http::Error> {
+    account().get("/api/v2/whoami").retry_when_busy().send()?.success().map(drop)
+}
+
+/// A project as an organisation's token sees it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Production {
+    pub name: String,
+    pub project_id: String,
+}
+
+/// None where the token sees no such project. Its key is kept by the manifest's `capture`.
+pub(crate) fn production(external_ref: &str) -> Result<Option<Production>, http::Error> {
+    let reply = account().get(path!("/api/v1/projects/{}/prod", external_ref)).retry_when_busy().send()?;
+    if reply.status() == 404 {
+        return Ok(None);
+    }
+    reply.success()?.json().map(Some)
 }
 
 pub(crate) fn orgs() -> Result<Vec<Org>, http::Error> {
@@ -119,7 +153,7 @@ pub(crate) fn variables(external_ref: &str) -> Result<Vec<String>, http::Error> 
     struct Variable {
         name: String,
     }
-    let reply = account().get(path!("/api/v1/projects/{}/envvars/prod", external_ref)).retry_when_busy().send()?;
+    let reply = either().get(path!("/api/v1/projects/{}/envvars/prod", external_ref)).retry_when_busy().send()?;
     Ok(reply.success()?.json::<Vec<Variable>>()?.into_iter().map(|variable| variable.name).collect())
 }
 
@@ -129,7 +163,7 @@ pub(crate) fn import_variables(
     variables: serde_json::Value,
     secret: bool,
 ) -> Result<(), http::Error> {
-    account()
+    either()
         .post(path!("/api/v1/projects/{}/envvars/prod/import", external_ref))
         .json(&json!({ "variables": variables, "override": true, "isSecret": secret }))
         .idempotent()
@@ -154,7 +188,7 @@ pub(crate) fn current_tasks(external_ref: &str) -> Result<Vec<String>, http::Err
         slug: String,
     }
     let reply =
-        account().get(path!("/api/v1/projects/{}/prod/workers/current", external_ref)).retry_when_busy().send()?;
+        either().get(path!("/api/v1/projects/{}/prod/workers/current", external_ref)).retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(Vec::new());
     }
@@ -195,10 +229,10 @@ pub(crate) struct Started {
 }
 
 /// `force` makes a new one even where the external id was used before.
-pub(crate) fn start_deployment(content_hash: &str, force: bool) -> Result<Started, http::Error> {
+pub(crate) fn start_deployment(content_hash: &str, external_id: &str, force: bool) -> Result<Started, http::Error> {
     let request = environment().post("/api/v1/deployments").json(&json!({
         "contentHash": content_hash,
-        "externalId": content_hash,
+        "externalId": external_id,
         "type": "MANAGED",
         "isLocalBuild": true,
         "triggeredVia": "cli:manual",

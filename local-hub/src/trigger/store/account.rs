@@ -30,7 +30,10 @@ pub(crate) async fn ensure(db: &PgPool, access_token: &str) -> Result<(), sqlx::
     .execute(&mut *tx)
     .await?;
     let digest = tokens::digest(access_token);
-    sqlx::query("DELETE FROM trigger.access_tokens WHERE digest <> $1").bind(&digest[..]).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM trigger.access_tokens WHERE digest <> $1 AND organization_id IS NULL")
+        .bind(&digest[..])
+        .execute(&mut *tx)
+        .await?;
     sqlx::query(
         "INSERT INTO trigger.access_tokens (digest, user_id) SELECT $1, id FROM trigger.users LIMIT 1 ON CONFLICT (digest) DO NOTHING",
     )
@@ -43,9 +46,61 @@ pub(crate) async fn ensure(db: &PgPool, access_token: &str) -> Result<(), sqlx::
 /// User id and address.
 pub(crate) async fn by_token(db: &PgPool, digest: &[u8; 32]) -> Result<Option<(String, String)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT u.id, u.email FROM trigger.access_tokens t JOIN trigger.users u ON u.id = t.user_id WHERE t.digest = $1",
+        "SELECT u.id, u.email FROM trigger.access_tokens t JOIN trigger.users u ON u.id = t.user_id \
+         WHERE t.digest = $1 AND t.organization_id IS NULL",
     )
     .bind(&digest[..])
+    .fetch_optional(db)
+    .await
+}
+
+/// The id of the organization whose token this is.
+pub(crate) async fn organization_by_token(db: &PgPool, digest: &[u8; 32]) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT organization_id FROM trigger.access_tokens WHERE digest = $1 AND organization_id IS NOT NULL",
+    )
+    .bind(&digest[..])
+    .fetch_optional(db)
+    .await
+}
+
+pub(crate) async fn add_organization_token(
+    db: &PgPool,
+    organization_id: &str,
+    digest: &[u8; 32],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO trigger.access_tokens (digest, user_id, organization_id) SELECT $1, id, $2 FROM trigger.users LIMIT 1",
+    )
+    .bind(&digest[..])
+    .bind(organization_id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// An organization's tokens stop working. The account's own is the daemon's.
+pub(crate) async fn revoke_organization_tokens(db: &PgPool, organization_id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM trigger.access_tokens WHERE organization_id = $1")
+        .bind(organization_id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// One more, as a person makes it in the vendor's dashboard. None where the slug is taken.
+pub(crate) async fn add_organization(
+    db: &PgPool,
+    slug: &str,
+    title: &str,
+) -> Result<Option<Organization>, sqlx::Error> {
+    sqlx::query_as(
+        "INSERT INTO trigger.organizations (id, slug, title) VALUES ($1, $2, $3) ON CONFLICT (slug) DO NOTHING \
+         RETURNING id, title, slug, created_at",
+    )
+    .bind(ids::cuid())
+    .bind(slug)
+    .bind(title)
     .fetch_optional(db)
     .await
 }

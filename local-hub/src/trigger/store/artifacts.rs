@@ -46,3 +46,12 @@ pub(crate) async fn content(db: &PgPool, environment: &str, key: &str) -> Result
             .await?;
     Ok(row.flatten())
 }
+
+pub(crate) async fn remove(db: &PgPool, environment: &str, key: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM trigger.artifacts WHERE environment_id = $1 AND key = $2")
+        .bind(environment)
+        .bind(key)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -338,6 +338,25 @@ pub(crate) async fn register_worker(
     Ok(Some(worker))
 }
 
+/// Where the engine finds what these tasks of a deployment run.
+pub(crate) async fn set_components(
+    db: &PgPool,
+    deployment: &str,
+    components: &[(String, String)],
+) -> Result<(), sqlx::Error> {
+    let (slugs, paths): (Vec<&str>, Vec<&str>) = components.iter().map(|(slug, path)| (&**slug, &**path)).unzip();
+    sqlx::query(
+        "UPDATE trigger.worker_tasks t SET file_path = c.path FROM unnest($2::text[], $3::text[]) AS c(slug, path), \
+         trigger.workers w WHERE w.deployment_id = $1 AND t.worker_id = w.id AND t.slug = c.slug",
+    )
+    .bind(deployment)
+    .bind(slugs)
+    .bind(paths)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 async fn insert_task(tx: &mut PgConnection, worker: &str, task: &NewTask) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO trigger.worker_tasks (id, worker_id, slug, file_path, export_name, trigger_source, queue, queue_config, retry, \

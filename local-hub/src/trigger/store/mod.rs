@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../../../migrations/trigger/0001_init.sql")),
     (2, "dev and switches", include_str!("../../../migrations/trigger/0002_dev_and_switches.sql")),
     (3, "engine speed", include_str!("../../../migrations/trigger/0003_engine_speed.sql")),
+    (10, "tokens of organizations", include_str!("../../../migrations/trigger/0010_tokens_of_organizations.sql")),
 ];
 
 /// Brings schema `trigger` up to date. Safe to call from several processes at once: sqlx takes a lock.

@@ -184,10 +184,22 @@ fn an_unanswered_creation_is_looked_for_and_never_repeated() {
 
 #[test]
 fn a_refusal_says_what_trigger_said() {
+    let others: Vec<_> = (0..10).map(|n| project(&format!("cm{n}"), &format!("proj_{n}"), "other")).collect();
+    let full = hub();
+    expect_orgs(&full, &["acme"]);
+    expect_projects(&full, &others);
+    expect_create(&full).reply(400, json!({"error": "Failed to create project"}));
+    expect_projects(&full, &others);
+    let failure = TriggerProvision::apply().unwrap_err();
+    assert_eq!(failure.code, "project-limit");
+    assert!(failure.fix[0].starts_with("psn config set trigger.project_ref"));
+    drop(full);
+
     let hub = hub();
     expect_orgs(&hub, &["acme"]);
     expect_projects(&hub, &[]);
     expect_create(&hub).reply(400, json!({"error": "Failed to create project"}));
+    expect_projects(&hub, &[]);
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!(failure.code, "create-refused");
     assert!(failure.message.contains("Failed to create project"));
@@ -197,7 +209,7 @@ fn a_refusal_says_what_trigger_said() {
 #[test]
 fn destroy_deletes_exactly_the_noted_project() {
     for (status, words) in [(200, "Deleted the"), (404, "Deleted before")] {
-        let hub = provisioned();
+        let hub = provisioned_unasked();
         hub.expect("trigger", &format!("DELETE {PROJECT}")).idempotent().reply(status, json!({"id": "cm1"}));
         assert!(TriggerProvision::destroy().unwrap().message.starts_with(words));
         assert!(hub.notes().is_empty());
@@ -205,16 +217,16 @@ fn destroy_deletes_exactly_the_noted_project() {
 
     let mut chosen = noted();
     chosen["chosen"] = true.into();
-    let hub1 = provisioned().note("project", chosen);
+    let hub1 = provisioned_unasked().note("project", chosen);
     assert!(TriggerProvision::destroy().unwrap().message.contains("alone"));
     drop(hub1);
 
     let intent = json!({"name": NAME, "org": "acme", "started_at": "2026-01-01T00:00:00Z"});
-    let hub2 = hub().note("intent", intent);
+    let hub2 = unasked().note("intent", intent);
     expect_ours(&hub2);
     assert_eq!(TriggerProvision::destroy().unwrap_err().code, "unfinished-creation");
     drop(hub2);
 
-    let _hub = hub();
+    let _hub = unasked();
     assert!(TriggerProvision::destroy().unwrap().message.contains("made no"));
 }

@@ -10,7 +10,9 @@ fn before_deploying(hub: Hub) -> Hub {
 }
 
 fn local() -> Hub {
-    before_deploying(provisioned().local())
+    let mut tasks = facts();
+    tasks["deploy"] = "direct".into();
+    before_deploying(provisioned().local().facts("tasks", tasks))
 }
 
 fn expect_start(hub: &Hub, force: bool, outcome: &str) {
@@ -132,10 +134,11 @@ fn an_incomplete_deployment_of_the_same_tasks_is_forced_anew() {
 #[test]
 fn a_deployment_that_fails_says_why() {
     type Lay = fn(&Hub);
-    let cases: [(&str, &str, Lay); 4] = [
+    let cases: [(&str, &str, Lay); 3] = [
         ("deploy-refused", "bad tasks", |hub| {
             hub.expect("trigger-env", "POST /api/v1/deployments/deployment_1/background-workers")
                 .reply(422, json!({"error": "bad tasks"}));
+            expect_status(hub, "BUILDING");
         }),
         ("deploy-failed", "no image", |hub| {
             expect_registered(hub);
@@ -145,14 +148,6 @@ fn a_deployment_that_fails_says_why() {
             expect_registered(hub);
             expect_finalized(hub, COMPLETE);
             expect_status(hub, "FAILED");
-        }),
-        ("schedule-plan-limit", "hourly", |hub| {
-            expect_registered(hub);
-            expect_finalized(hub, COMPLETE);
-            let mut body = deployment("deployment_1", "FAILED", HASH);
-            body["errorData"] =
-                json!({"name": "SchedulePlanLimitError", "message": "Free plan limited to hourly schedules or less"});
-            hub.expect("trigger-env", "GET /api/v1/deployments/deployment_1").reply(200, body);
         }),
     ];
     for (code, words, lay) in cases {
@@ -166,7 +161,25 @@ fn a_deployment_that_fails_says_why() {
     }
 }
 
-const CLI: [&str; 6] = ["deploy", "--env", "prod", "--skip-update-check", "--external-id", HASH];
+const INSTALL: [&str; 7] =
+    ["ci", "--prefix", ".psn/trigger", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"];
+
+fn cli(external_id: &str, force: bool) -> Vec<&str> {
+    let mut args: Vec<&str> =
+        "exec --prefix .psn/trigger --no -- trigger deploy .psn/trigger --env prod --native-build \
+        --local-bundle --detach --skip-update-check --project-ref proj_abc --external-id"
+            .split_whitespace()
+            .collect();
+    args.push(external_id);
+    args.extend(force.then_some("--force"));
+    args
+}
+
+/// Both programs do what they are asked.
+fn expect_cli(hub: &Hub, external_id: &str, force: bool) {
+    hub.expect_tool("npm", &INSTALL).exits(0, "added 300 packages", "");
+    hub.expect_tool("npm", &cli(external_id, force)).exits(0, "Version 20260101.1 is being deployed", "");
+}
 
 fn expect_listed(hub: &Hub, deployments: &[serde_json::Value]) {
     hub.expect("trigger-env", "GET /api/v1/deployments")
@@ -178,10 +191,22 @@ fn expect_listed(hub: &Hub, deployments: &[serde_json::Value]) {
 fn the_cloud_is_given_the_tasks_by_its_own_cli_whose_success_is_not_taken_on_trust() {
     let hub = before_deploying(provisioned());
     expect_current(&hub, None);
-    hub.expect_tool("trigger", &CLI).exits(0, "Version 20260101.1 deployed", "");
+    expect_listed(&hub, &[]);
+    expect_cli(&hub, HASH, false);
     expect_listed(&hub, &[deployment("deployment_0", "DEPLOYED", "old")]);
     expect_listed(&hub, &[deployment("deployment_1", "BUILDING", HASH), deployment("deployment_0", "DEPLOYED", "old")]);
     expect_listed(&hub, &[deployment("deployment_1", "DEPLOYED", HASH)]);
+    expect_complete(&hub);
+    TriggerProvision::apply().unwrap();
+}
+
+#[test]
+fn a_deployment_that_a_killed_run_left_at_work_is_waited_for() {
+    let hub = before_deploying(provisioned());
+    expect_current(&hub, None);
+    for status in ["BUILDING", "DEPLOYING", "DEPLOYED"] {
+        expect_listed(&hub, &[deployment("deployment_1", status, HASH)]);
+    }
     expect_complete(&hub);
     TriggerProvision::apply().unwrap();
 }
@@ -191,37 +216,54 @@ fn the_cli_fails_is_missing_or_never_ends() {
     let deploying = || {
         let hub = before_deploying(provisioned());
         expect_current(&hub, None);
+        expect_listed(&hub, &[]);
         hub
     };
     let hub = deploying();
-    hub.expect_tool("trigger", &CLI).exits(1, "", "one\ntwo\nError: no such project\n");
+    hub.expect_tool("npm", &INSTALL).exits(1, "", "npm error code ENOTFOUND\n");
+    let failure = TriggerProvision::apply().unwrap_err();
+    assert_eq!(failure.code, "deploy-failed");
+    assert!(failure.message.contains("(install)") && failure.message.contains("ENOTFOUND"), "{}", failure.message);
+    drop(hub);
+
+    let hub = deploying();
+    hub.expect_tool("npm", &INSTALL).exits(0, "", "");
+    hub.expect_tool("npm", &cli(HASH, false)).exits(1, "", "one\ntwo\nError: no such project\n");
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!(failure.code, "deploy-failed");
     assert!(failure.message.contains("no such project"));
     drop(hub);
 
     let hub = deploying();
-    hub.expect_tool("trigger", &CLI).fail("missing", "npm install --global trigger.dev@4.8.3");
+    hub.expect_tool("npm", &INSTALL).fail("missing", "install it: Node.js");
     let failure = TriggerProvision::apply().unwrap_err();
-    assert_eq!(
-        (failure.code.as_str(), failure.fix[0].as_str()),
-        ("tool-missing", "npm install --global trigger.dev@4.8.3")
-    );
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("tool-missing", "install it: Node.js"));
     drop(hub);
 
     let hub = deploying();
-    hub.expect_tool("trigger", &CLI).exits(0, "", "");
+    expect_cli(&hub, HASH, false);
     let mut failed = deployment("deployment_1", "FAILED", HASH);
     failed["error"] = json!({"name": "BuildError", "message": "out of disk"});
     expect_listed(&hub, &[failed]);
     assert!(TriggerProvision::apply().unwrap_err().message.contains("out of disk"));
     drop(hub);
 
+    // Exit code 0, and nothing came of it: 200 ms doubling to 5 s, for a minute.
     let hub = deploying();
-    hub.expect_tool("trigger", &CLI).exits(0, "", "");
-    // 200 ms doubling to 5 s, for 600 s.
-    for _ in 0..125 {
+    expect_cli(&hub, HASH, false);
+    for _ in 0..17 {
         expect_listed(&hub, &[]);
+    }
+    let failure = TriggerProvision::apply().unwrap_err();
+    assert_eq!(failure.code, "deploy-failed");
+    assert!(failure.message.contains("no such deployment"), "{}", failure.message);
+    drop(hub);
+
+    // The same for ten minutes.
+    let hub = deploying();
+    expect_cli(&hub, HASH, false);
+    for _ in 0..125 {
+        expect_listed(&hub, &[deployment("deployment_1", "BUILDING", HASH)]);
     }
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!((failure.code.as_str(), failure.retry_after_ms), ("deploy-slow", Some(60_000)));
@@ -233,9 +275,29 @@ fn an_incomplete_deployment_is_forced_through_the_cli_too() {
     expect_current(&hub, Some(HASH));
     expect_worker(&hub, &["watchdog", "publish-post"]);
     expect_schedules(&hub, &[]);
-    let forced: Vec<_> = CLI.into_iter().chain(["--force"]).collect();
-    hub.expect_tool("trigger", &forced).exits(0, "", "");
-    expect_listed(&hub, &[deployment("deployment_2", "DEPLOYED", HASH)]);
+    expect_listed(&hub, &[deployment("deployment_1", "DEPLOYED", HASH)]);
+    expect_cli(&hub, HASH, true);
+    // The one that lacks something is not taken for the new one.
+    expect_listed(&hub, &[deployment("deployment_1", "DEPLOYED", HASH)]);
+    expect_listed(&hub, &[deployment("deployment_2", "DEPLOYED", HASH), deployment("deployment_1", "DEPLOYED", HASH)]);
     expect_complete(&hub);
     TriggerProvision::apply().unwrap();
+}
+
+#[test]
+fn the_production_key_alone_cannot_deploy_to_the_cloud() {
+    let hub = Hub::new(MANIFEST)
+        .secret("TRIGGER_SECRET_KEY")
+        .secret("HUB_ENCRYPTION_KEY")
+        .secret("DATABASE_URL_PLUGIN_WATCHDOG")
+        .facts("tasks", facts())
+        .setting("trigger.project_ref", "proj_abc")
+        .note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
+    expect_variables_through(&hub, "trigger-env", &ALL_VARIABLES);
+    expect_current(&hub, Some("old"));
+    let failure = TriggerProvision::apply().unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.fix[0].as_str()),
+        ("token-missing", "psn keys set TRIGGER_ACCESS_TOKEN --stdin")
+    );
 }

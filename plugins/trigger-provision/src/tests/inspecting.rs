@@ -40,7 +40,7 @@ fn organisations() {
     expect_orgs(&hub3, &["acme"]);
     let failure = TriggerProvision::inspect().unwrap_err();
     assert_eq!(failure.code, "organisation-not-found");
-    assert!(failure.fix[0].ends_with("one of: acme"));
+    assert_eq!(failure.fix, ["psn config set trigger.org acme"]);
     drop(hub3);
 
     let hub4 = hub();
@@ -48,9 +48,61 @@ fn organisations() {
     assert_eq!(TriggerProvision::inspect().unwrap_err().code, "no-organisation");
     drop(hub4);
 
-    let hub5 = hub();
-    hub5.expect("trigger", "GET /api/v1/orgs").reply(401, json!({"error": "Invalid or Missing Access Token"}));
-    assert_eq!(TriggerProvision::inspect().unwrap_err().code, "key-rejected");
+    let hub5 = unasked();
+    hub5.expect("trigger", "GET /api/v2/whoami").reply(401, json!({"error": "Invalid or Missing Access Token"}));
+    let failure = TriggerProvision::inspect().unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.fix[0].as_str(), failure.fix[1].as_str()),
+        ("token-rejected", "psn run keys", "psn keys set TRIGGER_ACCESS_TOKEN --stdin")
+    );
+}
+
+#[test]
+fn an_organisations_token_opens_the_project_that_a_person_names() {
+    let refused = json!({"error": "Invalid or Missing Access Token"});
+    for status in [401, 403] {
+        let hub = hub();
+        hub.expect("trigger", "GET /api/v1/orgs").reply(status, refused.clone());
+        let State::Needs(needs) = TriggerProvision::inspect().unwrap() else { panic!("no needs") };
+        assert_eq!((needs[0].name.as_str(), needs[0].secret), ("trigger.project_ref", false));
+    }
+    let production = json!({"apiKey": "tr_prod_x", "name": "ours", "apiUrl": "", "projectId": "cm1"});
+    for (reply, expected) in [
+        ((200, production), Ok("Adopt the Trigger.dev project ours (proj_abc)")),
+        ((404, json!({"error": "Project not found"})), Err("project-not-found")),
+    ] {
+        let hub = hub().setting("trigger.project_ref", "proj_abc");
+        hub.expect("trigger", "GET /api/v1/orgs").reply(401, refused.clone());
+        hub.expect("trigger", &format!("GET {PROJECT}/prod")).reply(reply.0, reply.1);
+        match (TriggerProvision::inspect(), expected) {
+            (Ok(State::Pending(changes)), Ok(words)) => assert_eq!(changes[0], words),
+            (Err(failure), Err(code)) => assert_eq!(failure.code, code),
+            (answer, _) => panic!("{answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_production_key_alone_is_a_subset_and_says_so() {
+    let key = || Hub::new(MANIFEST).secret("TRIGGER_SECRET_KEY").facts("tasks", facts());
+    let _hub = key();
+    let State::Needs(needs) = TriggerProvision::inspect().unwrap() else { panic!("no needs") };
+    assert_eq!(needs[0].name, "trigger.project_ref", "a key does not say which project it opens");
+    drop(_hub);
+
+    let hub = key()
+        .secret("HUB_ENCRYPTION_KEY")
+        .secret("DATABASE_URL_PLUGIN_WATCHDOG")
+        .setting("trigger.project_ref", "proj_abc")
+        .note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
+    expect_current(&hub, Some(HASH));
+    expect_worker_through(&hub, "trigger-env", &["watchdog", "publish-post"]);
+    expect_schedules(&hub, &[schedule("watchdog", true)]);
+    expect_variables_through(&hub, "trigger-env", &ALL_VARIABLES);
+    let State::Ready(report) = TriggerProvision::inspect().unwrap() else { panic!("not ready") };
+    let access = report.checks.iter().find(|check| check.name == "access").unwrap();
+    assert_eq!((access.status, access.fix[0].as_str()), (Status::Warn, "psn keys set TRIGGER_ACCESS_TOKEN --stdin"));
+    assert!(hub.journal().iter().all(|line| !line.contains(" trigger ")), "{:?}", hub.journal());
 }
 
 #[test]
@@ -61,7 +113,10 @@ fn several_projects_of_the_name_are_a_persons_choice() {
     expect_projects(&hub1, &two);
     let failure = TriggerProvision::inspect().unwrap_err();
     assert_eq!(failure.code, "ambiguous-project");
-    assert!(failure.message.contains("proj_abc, proj_def") && failure.fix[0].contains("trigger.project_ref"));
+    assert!(
+        failure.message.contains("proj_abc, proj_def")
+            && failure.fix[1] == "psn config set trigger.project_ref proj_def"
+    );
     drop(hub1);
 
     for (chosen, expected) in [("proj_def", Ok("(proj_def)")), ("proj_zzz", Err("project-not-found"))] {

@@ -1,6 +1,7 @@
 mod applying;
 mod deploying;
 mod inspecting;
+mod plans;
 
 use psn_plugin::testing::Hub;
 
@@ -10,8 +11,19 @@ const NAME: &str = "psn-hub-7f3a0c1d";
 const HASH: &str = "5b1ed3ff";
 const PROJECT: &str = "/api/v1/projects/proj_abc";
 
-/// A hub with a token and two tasks, one of them scheduled.
+/// A hub with a token, which Trigger.dev knows, and two tasks, one of them scheduled.
 fn hub() -> Hub {
+    known(unasked())
+}
+
+fn known(hub: Hub) -> Hub {
+    let me = json!({"userId": "u1", "email": "me@example.com", "dashboardUrl": "https://cloud.trigger.dev"});
+    hub.expect("trigger", "GET /api/v2/whoami").reply(200, me);
+    hub
+}
+
+/// The same, where nobody asks who the token is of.
+fn unasked() -> Hub {
     Hub::new(MANIFEST)
         .secret("TRIGGER_ACCESS_TOKEN")
         .secret("HUB_ENCRYPTION_KEY")
@@ -22,10 +34,11 @@ fn hub() -> Hub {
 fn facts() -> serde_json::Value {
     json!({
         "content_hash": HASH,
+        "deploy": "cli",
         "tasks": [
             {
                 "id": "watchdog", "file_path": "components/watchdog@sha256-aa.wasm", "cron": "*/15 * * * *",
-                "timezone": "UTC", "max_duration_s": 60, "queue": null,
+                "hourly": "0 * * * *", "timezone": "UTC", "max_duration_s": 60, "queue": null,
                 "retry": {"maxAttempts": 3, "minTimeoutInMs": 1000, "maxTimeoutInMs": 10000, "factor": 2, "randomize": true},
             },
             {
@@ -41,7 +54,11 @@ fn facts() -> serde_json::Value {
 
 /// The same, provisioned before.
 fn provisioned() -> Hub {
-    hub()
+    known(provisioned_unasked())
+}
+
+fn provisioned_unasked() -> Hub {
+    unasked()
         .secret("TRIGGER_SECRET_KEY")
         .secret("TRIGGER_PROJECT_REF")
         .note("project", noted())
@@ -89,9 +106,13 @@ fn expect_ours(hub: &Hub) {
 }
 
 fn expect_variables(hub: &Hub, names: &[&str]) {
+    expect_variables_through(hub, "trigger", names);
+}
+
+fn expect_variables_through(hub: &Hub, service: &str, names: &[&str]) {
     let variables: Vec<_> =
         names.iter().map(|name| json!({"name": name, "value": "<redacted>", "isSecret": true})).collect();
-    hub.expect("trigger", &format!("GET {PROJECT}/envvars/prod")).reply(200, json!(variables));
+    hub.expect(service, &format!("GET {PROJECT}/envvars/prod")).reply(200, json!(variables));
 }
 
 const ALL_VARIABLES: [&str; 3] = ["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY", "PSN_HUB_ID"];
@@ -109,9 +130,13 @@ fn expect_current(hub: &Hub, external_id: Option<&str>) {
 }
 
 fn expect_worker(hub: &Hub, slugs: &[&str]) {
+    expect_worker_through(hub, "trigger", slugs);
+}
+
+fn expect_worker_through(hub: &Hub, service: &str, slugs: &[&str]) {
     let tasks: Vec<_> =
         slugs.iter().map(|slug| json!({"id": format!("task_{slug}"), "slug": slug, "filePath": ""})).collect();
-    hub.expect("trigger", &format!("GET {PROJECT}/prod/workers/current"))
+    hub.expect(service, &format!("GET {PROJECT}/prod/workers/current"))
         .reply(200, json!({"worker": {"id": "w", "version": "20260101.1", "tasks": tasks}, "urls": {"runs": ""}}));
 }
 

@@ -1,0 +1,69 @@
+use std::path::Path;
+
+use super::*;
+use crate::pipeline::FIRST_PARTY;
+use crate::plugins::registry::Registry;
+
+fn project(runtime: &str, program: &str) -> CloudProject {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(folder.path(), FIRST_PARTY);
+    let sha256 = hex::encode(Sha256::digest(program));
+    let program = Program { bytes: program.as_bytes().to_vec(), sha256 };
+    CloudProject::new(&registry.tasks().unwrap(), registry.policy().unwrap(), runtime, program).unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_same_input_is_the_same_bytes_and_another_is_not() {
+    let hash = project("bun-1.4", "psn").content_hash();
+    assert_eq!(project("bun-1.4", "psn").content_hash(), hash);
+    assert_ne!(project("node-24", "psn").content_hash(), hash);
+    assert_ne!(project("bun-1.4", "psm").content_hash(), hash);
+}
+
+#[test]
+fn the_folder_holds_the_project_and_nothing_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("out");
+    let bun = project("bun-1.4", "psn");
+    bun.write(&folder).unwrap();
+    assert_eq!(bun.tasks.contains(&"watchdog".to_owned()), folder.join("src/trigger/watchdog.ts").is_file());
+    assert_eq!(std::fs::metadata(folder.join("bin/psn")).unwrap().permissions().mode() & 0o100, 0o100);
+    let components = names(&folder.join("components"));
+    assert_eq!(components.len(), 2 * bun.tasks.len(), "each with its grants: {components:?}");
+
+    // What the vendor's tools made stays; what another set of tasks left goes.
+    std::fs::create_dir_all(folder.join("node_modules/x")).unwrap();
+    std::fs::write(folder.join("src/trigger/removed.ts"), "x").unwrap();
+    std::fs::create_dir(folder.join("src/old")).unwrap();
+    let before = std::fs::metadata(folder.join("src/psn.ts")).unwrap().modified().unwrap();
+    project("node-24", "psn").write(&folder).unwrap();
+    assert!(folder.join("node_modules/x").is_dir());
+    assert!(!folder.join("src/trigger/removed.ts").exists() && !folder.join("src/old").exists());
+    assert!(std::fs::read_to_string(folder.join("src/settings.ts")).unwrap().contains("= 'node-24';"));
+    assert_eq!(std::fs::metadata(folder.join("src/psn.ts")).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+    assert_eq!(project("bun-1.4", "psn").write(dir.path()).unwrap_err().code, "task.export-folder");
+    assert_eq!(names(dir.path()), ["thesis.txt"]);
+}
+
+#[test]
+fn the_runtime_is_one_of_two() {
+    let settings = |runtime: &str| BTreeMap::from([(RUNTIME.to_owned(), runtime.to_owned())]);
+    assert_eq!(runtime_of(&BTreeMap::new()).unwrap(), "bun-1.4");
+    assert_eq!(runtime_of(&settings("node-24")).unwrap(), "node-24");
+    // Trigger.dev stops to take plain "bun".
+    assert_eq!(runtime_of(&settings("bun")).unwrap_err().code, "config.settings");
+}
