@@ -6,6 +6,7 @@ use psn_plugin_build::{build, nested_target_dir, rerun_if_changed, workspace_of}
 /// Package, and the variable that says where its component is.
 const COMPONENTS: &[(&str, &str)] = &[
     ("psn-example-publish-post", "PSN_EXAMPLE_PUBLISH_POST"),
+    ("psn-fixture-noop-task", "PSN_FIXTURE_NOOP_TASK"),
     ("psn-fixture-sleeper", "PSN_FIXTURE_SLEEPER"),
     ("psn-fixture-ungranted-import", "PSN_FIXTURE_UNGRANTED_IMPORT"),
     ("psn-fixture-ungranted-route", "PSN_FIXTURE_UNGRANTED_ROUTE"),

@@ -1,6 +1,12 @@
 //! `psn task`: runs now, later and again, through the binary on the local hub, with the example plugin as the task.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Json;
+use axum::http::HeaderValue;
+use axum::routing::{get, post};
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use psn_tests::{Answer, Machine};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -41,7 +47,7 @@ fn id(answer: &Answer) -> String {
 }
 
 /// A post that the example can publish.
-async fn post(m: &Machine) -> String {
+async fn stored_post(m: &Machine) -> String {
     let url = m.secret("DATABASE_URL_DIRECT").expect("setup kept the connection string");
     let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a connection string");
     let options =
@@ -80,7 +86,7 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     refused(&m, &["task", "runs"], 1, "config.not-found");
     add_example(&m);
     m.psn(&["run", "setup"]).exits(0);
-    let post = tokio::runtime::Runtime::new().expect("threads").block_on(post(&m));
+    let post = tokio::runtime::Runtime::new().expect("threads").block_on(stored_post(&m));
     let payload = json!({ "post_id": post, "attempt": 1 }).to_string();
     let trigger = ["task", "trigger", TASK, "--payload", payload.as_str()];
     let with = |more: &[&str]| m.psn(&[&trigger[..], more].concat());
@@ -202,4 +208,71 @@ fn wrong_use(m: &Machine) {
     let rejected = refused(m, &["task", "runs"], 1, "task.key-rejected");
     first_fix(m, &rejected).exits(0);
     m.psn(&["task", "runs"]).exits(0);
+    clocks_that_differ(m);
+}
+
+/// A Trigger.dev whose clock is two hours ahead. Answers its address, and counts what it was told to start or to move.
+fn two_hours_ahead(told: Arc<AtomicUsize>) -> String {
+    let run = |status: &'static str| json!({ "id": "run_cskewed", "status": status, "delayedUntil": "2099-01-01T00:00:00.000Z" });
+    let count = move || told.fetch_add(1, Ordering::SeqCst);
+    let (started, moved) = (count.clone(), count);
+    let date = (Utc::now() + TimeDelta::hours(2)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let date = HeaderValue::try_from(date).expect("a date");
+    let app = axum::Router::new()
+        .route(
+            "/api/v1/projects/{project}/prod/workers/current",
+            get(|| async { Json(json!({ "worker": { "tasks": [{ "slug": "watchdog" }] } })) }),
+        )
+        .route(
+            "/api/v1/tasks/watchdog/trigger",
+            post(move || async move {
+                started();
+                Json(json!({ "id": "run_cskewed", "isCached": false }))
+            }),
+        )
+        .route("/api/v3/runs/{run}", get(move || async move { Json(run("DELAYED")) }))
+        .route(
+            "/api/v1/runs/{run}/reschedule",
+            post(move || async move {
+                moved();
+                Json(run("DELAYED"))
+            }),
+        )
+        .layer(axum::middleware::map_response(move |mut response: axum::response::Response| {
+            response.headers_mut().insert("date", date.clone());
+            async move { response }
+        }));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().expect("threads").block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            axum::serve(listener, app).await
+        })
+    });
+    format!("http://{address}")
+}
+
+/// A date that is to come here and past there would start a task at once.
+fn clocks_that_differ(m: &Machine) {
+    let told = Arc::new(AtomicUsize::new(0));
+    let base = two_hours_ahead(told.clone());
+    std::fs::write(
+        m.project().join("config/services.toml"),
+        format!("trigger = \"{base}\"\ntrigger-env = \"{base}\"\n"),
+    )
+    .expect("a file");
+    let in_an_hour = (Utc::now() + TimeDelta::hours(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    for command in [&["task", "trigger", "watchdog"][..], &["task", "reschedule", "run_cskewed"][..]] {
+        let before = told.load(Ordering::SeqCst);
+        let args = [command, &["--delay", &in_an_hour]].concat();
+        let skewed = refused(m, &args, 1, "task.clock-skew");
+        assert_eq!(told.load(Ordering::SeqCst), before, "nothing was started or moved");
+        first_fix(m, &skewed).exits(0);
+        assert_eq!(told.load(Ordering::SeqCst), before + 1, "the fix does what was meant");
+    }
+    // What is to come on both clocks, and a span, need no such care.
+    m.psn(&["task", "trigger", "watchdog", "--delay", "2099-01-01T00:00:00Z"]).exits(0);
+    std::fs::remove_file(m.project().join("config/services.toml")).expect("the file");
 }

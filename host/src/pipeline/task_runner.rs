@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use psn_local_hub::lifecycle::{self, Home};
+use psn_local_hub::lifecycle::{self, Endpoints, Home};
 use psn_local_hub::{RunOutcome, TaskRun, TaskRunner};
 use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use super::component_store::{ComponentStore, Reference};
@@ -30,12 +32,18 @@ pub struct ComponentRunner {
     runtime: Arc<Runtime>,
     /// Where a run's words go: the daemon's log.
     log: PathBuf,
+    /// The daemon's own; they are the same for as long as it lives.
+    endpoints: OnceCell<Endpoints>,
 }
+
+/// A daemon's engine takes its first runs a moment before the daemon has written where it listens.
+const OWN_PATIENCE: Duration = Duration::from_secs(30);
+const OWN_POLL: Duration = Duration::from_millis(20);
 
 impl ComponentRunner {
     pub fn new(home: Home, runtime: Arc<Runtime>) -> Self {
         let log = home.path().join("logs").join("runs.log");
-        Self { home, store: ComponentStore::new(&home::psn_home()), runtime, log }
+        Self { home, store: ComponentStore::new(&home::psn_home()), runtime, log, endpoints: OnceCell::new() }
     }
 
     async fn execute(&self, run: TaskRun) -> Result<RunOutcome, CodedError> {
@@ -55,7 +63,7 @@ impl ComponentRunner {
             }
             Err(e) => return Ok(crashed(&CodedError::from(e))),
         };
-        let Some(endpoints) = lifecycle::attach(&self.home).await.ok().flatten() else {
+        let Ok(endpoints) = self.endpoints.get_or_try_init(|| own_endpoints(&self.home)).await else {
             return Ok(crashed(&"the local hub does not answer itself"));
         };
 
@@ -72,8 +80,8 @@ impl ComponentRunner {
             ]),
             hub_id,
             secrets: Arc::new(secrets),
-            services: ServiceMap::local(endpoints.neon, endpoints.trigger),
-            tls: TlsRoots::Pem(endpoints.ca_pem),
+            services: ServiceMap::local(endpoints.neon.clone(), endpoints.trigger.clone()),
+            tls: TlsRoots::Pem(endpoints.ca_pem.clone()),
             notes: Notes::Memory,
             facts: Arc::new(NoFacts),
             cwd: std::env::temp_dir(),
@@ -111,6 +119,19 @@ impl ComponentRunner {
             Err(e) => RunOutcome::Crashed { message: e.into_coded(&manifest.plugin.name).message },
         })
     }
+}
+
+/// Those of this very process: a predecessor's that died are not attached to.
+async fn own_endpoints(home: &Home) -> Result<Endpoints, Elapsed> {
+    let asked = async {
+        loop {
+            match lifecycle::attach(home).await {
+                Ok(Some(endpoints)) if endpoints.pid == std::process::id() => return endpoints,
+                _ => tokio::time::sleep(OWN_POLL).await,
+            }
+        }
+    };
+    tokio::time::timeout(OWN_PATIENCE, asked).await
 }
 
 #[async_trait::async_trait]

@@ -1,6 +1,7 @@
 //! The runs of the hub's Trigger.dev environment, over Trigger.dev's own API: the same calls on the local hub and in the cloud.
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -33,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Bytes of a reply. A page of 100 runs with 3 MB payloads is not one: lists carry none.
 const MAX_REPLY: usize = 16 << 20;
 
+/// No answer so far said what time it is there.
+const UNKNOWN: i64 = i64::MIN;
+
 /// One environment of one project, and the key to it.
 pub struct TriggerApi {
     client: reqwest::Client,
@@ -41,6 +45,8 @@ pub struct TriggerApi {
     token: Option<Secret>,
     project: Option<String>,
     kind: HubKind,
+    /// How far Trigger.dev's clock was ahead of this one when it answered last, in milliseconds.
+    ahead: AtomicI64,
     /// The ids of the tasks that this folder's plugins are.
     pub tasks: Vec<String>,
 }
@@ -117,6 +123,7 @@ impl TriggerApi {
             token: secrets.get("TRIGGER_ACCESS_TOKEN"),
             project: secrets.get("TRIGGER_PROJECT_REF").map(|r| r.expose().to_owned()),
             kind,
+            ahead: AtomicI64::new(UNKNOWN),
             tasks,
         })
     }
@@ -138,6 +145,19 @@ impl TriggerApi {
             // A token that was revoked since setup: what the key can do, it still can.
             Err(ApiError::Refused(_)) => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// How far Trigger.dev's clock is ahead of this machine's; negative when it is behind. None before its first answer.
+    pub fn clock_ahead(&self) -> Option<chrono::TimeDelta> {
+        Some(self.ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN).map(chrono::TimeDelta::milliseconds)
+    }
+
+    fn note_clock(&self, response: &reqwest::Response) {
+        let date = response.headers().get(reqwest::header::DATE).and_then(|v| v.to_str().ok());
+        if let Some(there) = date.and_then(|text| chrono::DateTime::parse_from_rfc2822(text).ok()) {
+            let ahead = there.timestamp_millis() - chrono::Utc::now().timestamp_millis();
+            self.ahead.store(ahead, Ordering::Relaxed);
         }
     }
 
@@ -212,7 +232,8 @@ impl TriggerApi {
             if let Some(body) = body {
                 request = request.json(body);
             }
-            let wait = match request.send().await {
+            let answer = request.send().await.inspect(|response| self.note_clock(response));
+            let wait = match answer {
                 Ok(response) if is_momentary(response.status()) => {
                     if attempt == TRIES {
                         return Err(self.busy(response.status()).into());

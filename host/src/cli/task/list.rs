@@ -1,0 +1,86 @@
+//! `psn task runs`: what is asked for, as Trigger.dev's query.
+use clap::Args;
+
+use super::run_id;
+use super::time::{date, duration};
+use crate::error::CodedError;
+
+const STATUSES: [&str; 13] = [
+    "PENDING_VERSION",
+    "DELAYED",
+    "QUEUED",
+    "DEQUEUED",
+    "EXECUTING",
+    "WAITING",
+    "COMPLETED",
+    "CANCELED",
+    "FAILED",
+    "CRASHED",
+    "SYSTEM_FAILURE",
+    "EXPIRED",
+    "TIMED_OUT",
+];
+
+#[derive(Args)]
+pub(super) struct Runs {
+    /// Only runs in these states
+    #[arg(long, value_delimiter = ',', value_parser = STATUSES, ignore_case = true)]
+    status: Vec<String>,
+    /// Only runs of these tasks
+    #[arg(long, value_delimiter = ',')]
+    task: Vec<String>,
+    /// Only runs with one of these tags
+    #[arg(long, value_delimiter = ',')]
+    tag: Vec<String>,
+    /// Only runs made since: 30d, 12h
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "to"])]
+    since: Option<String>,
+    /// Only runs made from this date on
+    #[arg(long, value_name = "DATE")]
+    from: Option<String>,
+    /// Only runs made up to this date
+    #[arg(long, value_name = "DATE")]
+    to: Option<String>,
+    /// Runs on a page
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+    /// The page after this run, as the page before says
+    #[arg(long, value_name = "RUN", conflicts_with = "before")]
+    after: Option<String>,
+    /// The page before this run
+    #[arg(long, value_name = "RUN")]
+    before: Option<String>,
+}
+
+pub(super) fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedError> {
+    let mut query = vec![("page[size]", runs.limit.to_string())];
+    let lists = [("filter[status]", &runs.status), ("filter[taskIdentifier]", &runs.task), ("filter[tag]", &runs.tag)];
+    for (name, values) in lists {
+        if !values.is_empty() {
+            let text = values.join(",");
+            // The states are taken in any case; Trigger.dev knows them in capitals.
+            query.push((name, if name == "filter[status]" { text.to_ascii_uppercase() } else { text }));
+        }
+    }
+    let wrong = |what: &str, text: &str| {
+        CodedError::new("usage.time", format!("{what} `{text}` is no time"), ["psn task runs --since 30d"])
+    };
+    if let Some(since) = &runs.since {
+        duration(since).ok_or_else(|| wrong("--since", since))?;
+        query.push(("filter[createdAt][period]", since.clone()));
+    }
+    for (option, name, text) in
+        [("--from", "filter[createdAt][from]", &runs.from), ("--to", "filter[createdAt][to]", &runs.to)]
+    {
+        if let Some(text) = text {
+            let at = date(text).ok_or_else(|| wrong(option, text))?;
+            query.push((name, at.timestamp_millis().to_string()));
+        }
+    }
+    for (name, run) in [("page[after]", &runs.after), ("page[before]", &runs.before)] {
+        if let Some(run) = run {
+            query.push((name, run_id(run)?.to_owned()));
+        }
+    }
+    Ok(query)
+}
