@@ -279,14 +279,15 @@ fn killed_while_the_password_is_reset(rig: &Rig, clean: &Clean) {
     let case = broken();
     let (ended, points) = case.points(&["run", "neon-provision"]);
     ended.answer.exits(0);
-    let is_reset = |call: &&Call| call.request.contains("reset_password");
+    // Ids are taken out of the requests: nothing else is asked of a role.
+    let is_reset = |call: &&Call| call.request.contains("/roles/");
     let resets = rig.http.calls().iter().filter(is_reset).count();
     assert_eq!(resets, 1, "the password is made anew once");
-    // Before, during and after that call and the next ones; the crash matrix has the ordinary ones.
+    // Before, during and after that call and the next one; the crash matrix has the ordinary ones.
     let reset = rig.http.calls().iter().position(|call| is_reset(&call)).expect("it is there") + 1;
-    let near = |p: &&Point| p.seam == Seam::Http && (reset..=reset + 3).contains(&p.number);
+    let near = |p: &&Point| p.seam == Seam::Http && (reset..=reset + 1).contains(&p.number);
     let points: Vec<Point> = points.iter().filter(near).copied().collect();
-    assert!(points.len() >= 8, "{points:?}");
+    assert!(points.len() >= 5, "{points:?}");
     for point in points {
         let case = broken();
         assert!(case.psn_dies(&["run", "neon-provision"], point).killed, "{point} did not come up");
