@@ -1,6 +1,7 @@
 //! A hub of its own for each test: a folder for the project, a PSN_HOME, and the psn binary between them.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod clients;
 pub mod edge;
 pub mod fix;

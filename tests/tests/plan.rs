@@ -36,11 +36,16 @@ fn a_plan_is_what_setup_does_and_holds_until_something_changes() {
     let change = &planned.event(|e| e["step"] == "neon-provision")["changes"][0];
     assert_eq!(change, &format!("Create the Neon project psn-hub-{id}"));
 
+    let told = |answer: &Answer| answer.stdout.contains("this folder has no hub yet");
+    assert!(told(&planned), "that the id is this plan's alone: {}", planned.stdout);
+    assert!(m.psn(&["status"]).exits(1).error()["code"] == "config.not-found", "and a status has none to show");
+
     let applied = m.psn(&["apply", "plan.json"]).exits(0);
     assert_eq!(statuses(&applied, "success").len(), 5, "{}", applied.stdout);
     assert_eq!(m.secret("PSN_HUB_ID"), Some(id), "the hub that was planned is the one that was made");
     let again = m.psn(&["plan", "setup"]).exits(0);
     assert_eq!(statuses(&again, "skipped").len(), 5, "{}", again.stdout);
+    assert!(!told(&again));
 
     // What was planned is done, so the plan is no longer one.
     let stale = m.psn(&["apply", "plan.json"]).exits(1);

@@ -262,19 +262,21 @@ fn delay(cluster: &ClusterInfo, time: Duration) {
     });
 }
 
-const END_BACKENDS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE backend_type = 'client backend' AND usename <> current_user";
+/// Those that have been told already are on their way out, and would be counted twice.
+const END_BACKENDS: &str = "SELECT pid FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND usename <> current_user AND pid <> ALL ($1) AND pg_terminate_backend(pid)";
 
 async fn terminate(cluster: &ClusterInfo, mut next: u32) -> Result<(), sqlx::Error> {
     use sqlx::{ConnectOptions as _, Connection as _};
     let mut pg = cluster.superuser_options("postgres").disable_statement_logging().connect().await?;
-    sqlx::query_scalar::<_, i64>(END_BACKENDS).fetch_one(&mut pg).await?;
+    let mut told: Vec<i32> = sqlx::query_scalar(END_BACKENDS).bind(Vec::<i32>::new()).fetch_all(&mut pg).await?;
     tokio::spawn(async move {
         let ended = tokio::time::timeout(WATCH_LIMIT, async {
             while next > 0 {
                 tokio::time::sleep(WATCH).await;
-                let ended: i64 = sqlx::query_scalar(END_BACKENDS).fetch_one(&mut pg).await?;
-                next = next.saturating_sub(u32::try_from(ended).unwrap_or(u32::MAX));
+                let ended: Vec<i32> = sqlx::query_scalar(END_BACKENDS).bind(&told).fetch_all(&mut pg).await?;
+                next = next.saturating_sub(u32::try_from(ended.len()).unwrap_or(u32::MAX));
+                told.extend(ended);
             }
             pg.close().await
         });

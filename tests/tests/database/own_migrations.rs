@@ -135,9 +135,11 @@ fn a_migration_whose_session_is_terminated_is_done_again() {
     put(
         &m,
         "20990101000000_first.sql",
-        &format!("CREATE TABLE psn.first (n int);\nINSERT INTO psn.first VALUES (1);\n{nap};\n"),
+        &format!(
+            "CREATE SCHEMA apart;\nCREATE TABLE apart.first (n int);\nINSERT INTO apart.first VALUES (1);\n{nap};\n"
+        ),
     );
-    put(&m, "20990101000001_second.sql", "COMMENT ON TABLE psn.first IS 'second';\n");
+    put(&m, "20990101000001_second.sql", "COMMENT ON TABLE apart.first IS 'second';\n");
     let done = std::sync::atomic::AtomicBool::new(false);
     let (migrated, ended) = std::thread::scope(|scope| {
         let admin = scope.spawn(|| {
@@ -170,7 +172,7 @@ fn a_migration_whose_session_is_terminated_is_done_again() {
     let data = &migrated.event(|e| e["step"] == "migrate" && e["status"] == "success")["data"];
     assert_eq!(data["applied"], serde_json::json!([FIRST, SECOND]), "{}", migrated.stdout);
     let rows: i64 = block_on(async {
-        sqlx::query_scalar("SELECT count(*) FROM psn.first").fetch_one(&mut owner(&m).await).await.expect("a count")
+        sqlx::query_scalar("SELECT count(*) FROM apart.first").fetch_one(&mut owner(&m).await).await.expect("a count")
     });
     assert_eq!(rows, 1, "the first attempt is undone as a whole");
 }

@@ -361,3 +361,51 @@ fn verify_looks_at_project_endpoint_and_secrets() {
     endpoints(&hub5, there(false));
     assert!(NeonProvision::verify().unwrap_err().message.contains("DATABASE_URL_DIRECT"));
 }
+
+fn expect_branches(hub: &Hub) {
+    hub.expect("neon", "GET /projects/p-1/branches")
+        .reply(200, json!({"branches": [{"id": "br-2", "default": false}, {"id": "br-1", "default": true}]}));
+}
+
+/// A hub whose database refuses what Neon knows.
+fn hub_with_refused_owner(created: bool) -> Hub {
+    let mut project = noted(Some("ep-1"));
+    project["created"] = created.into();
+    hub_in_org().note("project", project).facts("owner-login", json!({"owner": "refused"}))
+}
+
+#[test]
+fn a_refused_password_is_made_anew_with_a_note_first_and_out_of_this_plugins_sight() {
+    let hub = hub_with_refused_owner(true);
+    expect_project(&hub, 200);
+    expect_settled_and_kept(&hub);
+    expect_branches(&hub);
+    hub.expect("neon", "POST /projects/p-1/branches/br-1/roles/hub_owner/reset_password").reply(
+        200,
+        json!({
+            "role": {"name": "hub_owner", "password": "npg_canary"},
+            "operations": [{"id": "o-9", "action": "apply_config", "status": "running"}],
+        }),
+    );
+    expect_operation(&hub, "o-9", "finished");
+    expect_endpoint(&hub, "ep-1");
+    expect_connection_strings(&hub, "ep-1");
+
+    // The test's database goes on refusing: that is said, and what was begun stays noted.
+    let failure = NeonProvision::apply().unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("password-refused", "psn run setup"));
+    let journal = hub.journal();
+    let post = position(&journal, "POST neon /projects/p-1/branches/br-1/roles/hub_owner/reset_password");
+    assert_eq!(journal[..post].iter().rfind(|line| line.starts_with("put ")).map(String::as_str), Some("put project"));
+    assert!(hub.noted::<Noted>("project").unwrap().resetting);
+}
+
+#[test]
+fn an_adopted_projects_password_waits_for_a_persons_word() {
+    let hub = hub_with_refused_owner(false);
+    expect_project(&hub, 200);
+    expect_settled_and_kept(&hub);
+    let failure = NeonProvision::apply().unwrap_err();
+    assert_eq!(failure.code, "password-refused");
+    assert_eq!(failure.fix, ["psn config set neon.reset_password p-1", "psn run setup"]);
+}

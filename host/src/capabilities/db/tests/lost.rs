@@ -33,9 +33,9 @@ async fn idle_in_a_statement_and_in_a_transaction(server: &mut Server, url: Stri
 
     // While it is idle: nothing has run.
     let first = "SELECT id FROM notes ORDER BY id LIMIT 1";
-    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Int64(1000)");
+    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Value::Int64(1000)");
     terminate(&mut other, "state = 'idle'").await;
-    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Int64(1000)");
+    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Value::Int64(1000)");
 
     // In the middle of a statement: it is undone, and done once.
     server.admin("BEGIN; SELECT FROM notes WHERE id = 1000 FOR UPDATE").await;
@@ -46,7 +46,7 @@ async fn idle_in_a_statement_and_in_a_transaction(server: &mut Server, url: Stri
     let (updated, ()) =
         tokio::join!(execute(&mut rig, "UPDATE notes SET id = id + 1 WHERE id >= 1000", Vec::new()), end);
     assert_eq!(updated.unwrap(), 1);
-    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Int64(1001)");
+    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Value::Int64(1001)");
 
     // In the middle of a transaction of the guest's: only the guest knows what it did before.
     let transaction = Host::begin(&mut rig.view(), None).await.unwrap().unwrap();
@@ -57,7 +57,7 @@ async fn idle_in_a_statement_and_in_a_transaction(server: &mut Server, url: Stri
     let ended = HostTransaction::query(&mut rig.view(), this(), first.to_owned(), Vec::new()).await.unwrap();
     assert_eq!(ended.unwrap_err().code, "unavailable");
     HostTransaction::drop(&mut rig.view(), wasmtime::component::Resource::new_own(transaction.rep())).await.unwrap();
-    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Int64(1001)", "its insert is undone");
+    assert_eq!(shown(&one(&mut rig, first, Vec::new()).await), "Value::Int64(1001)", "its insert is undone");
 }
 
 /// A constraint that is checked at the end holds the commit up.
