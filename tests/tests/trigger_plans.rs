@@ -45,7 +45,8 @@ impl Account {
     fn cron(&self) -> String {
         let key = self.m.secret("TRIGGER_SECRET_KEY").expect("the production key");
         let schedules = self.api("GET", "/api/v1/schedules", &key, &json!({}));
-        let watchdog = schedules["data"].as_array().unwrap().iter().find(|s| s["task"] == "watchdog").expect("a schedule");
+        let watchdog =
+            schedules["data"].as_array().unwrap().iter().find(|s| s["task"] == "watchdog").expect("a schedule");
         watchdog["generator"]["expression"].as_str().unwrap().to_owned()
     }
 

@@ -13,6 +13,7 @@ mod posts;
 mod run;
 mod status;
 mod task;
+mod task_view;
 mod teardown;
 mod view;
 

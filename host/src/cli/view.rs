@@ -30,7 +30,7 @@ fn lines(event: &Event) -> Vec<Line> {
     let line = |color, mark: &str, text: String| Line { color, mark: mark.to_owned(), text };
     match event {
         Event::Result { command, data } if command.starts_with(super::task::COMMAND) => {
-            super::task::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
+            super::task_view::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
         }
         Event::Result { command, data } if command.starts_with(super::posts::COMMAND) => {
             super::posts::lines(data).into_iter().map(|text| line("", "  ", text)).collect()

@@ -85,7 +85,8 @@ fn prove(key: &Key) -> Result<Check, Failure> {
     let reply = http::service(key.service).get(key.proof).retry_when_busy().send();
     let error = match reply.and_then(http::Response::success) {
         Ok(_) if key.name == PRODUCTION_KEY.name => {
-            let message = "✗ Trigger.dev accepts TRIGGER_SECRET_KEY, with which psn can do less than with an access token";
+            let message =
+                "✗ Trigger.dev accepts TRIGGER_SECRET_KEY, with which psn can do less than with an access token";
             return Ok(Check::warn(key.name, message).fix("psn keys set TRIGGER_ACCESS_TOKEN --stdin"));
         }
         Ok(_) => {

@@ -47,7 +47,10 @@ fn the_production_key_stands_in_for_a_token_that_is_not_there() {
     hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "u"}));
     hub.expect("trigger-env", "GET /api/v1/schedules").reply(401, json!({"error": "Invalid API Key"}));
     let failure = Keys::inspect().unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("key-rejected", "psn keys set TRIGGER_SECRET_KEY --stdin"));
+    assert_eq!(
+        (failure.code.as_str(), failure.fix[0].as_str()),
+        ("key-rejected", "psn keys set TRIGGER_SECRET_KEY --stdin")
+    );
     drop(hub);
 
     // Beside a token it is nothing to ask about.

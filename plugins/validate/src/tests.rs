@@ -71,7 +71,10 @@ fn expect_worker(hub: &Hub, slugs: &[&str]) {
 }
 
 fn expect_schedules(hub: &Hub, schedules: &[(&str, bool)]) {
-    let data: Vec<_> = schedules.iter().map(|(task, active)| json!({"task": task, "active": active, "generator": {"expression": "*/15 * * * *"}})).collect();
+    let data: Vec<_> = schedules
+        .iter()
+        .map(|(task, active)| json!({"task": task, "active": active, "generator": {"expression": "*/15 * * * *"}}))
+        .collect();
     hub.expect("trigger-env", "GET /api/v1/schedules").reply(200, json!({"data": data, "pagination": {}}));
 }
 
