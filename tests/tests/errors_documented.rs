@@ -85,6 +85,7 @@ fn every_code_has_its_section() {
         "policy.toml",
         "http.timeout",
         // Fields of a manifest, in the words of its own error.
+        "task.id",
         "task.max-duration",
         "tool.capture",
     ];

@@ -93,7 +93,8 @@ impl TriggerApi {
         events: &EventSink,
     ) -> Result<Self, CodedError> {
         let project = find_project(project, false)?;
-        let kind = hub_kind(flag, &Settings::load(&project)?);
+        let settings = Settings::load(&project)?;
+        let kind = hub_kind(flag, &settings);
         let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(redactor))?;
         check_kind(kind, &secrets)?;
         let key = secrets.get("TRIGGER_SECRET_KEY").ok_or_else(|| {
@@ -121,7 +122,11 @@ impl TriggerApi {
             base: services.base("trigger-env", VENDOR)?,
             key,
             token: secrets.get("TRIGGER_ACCESS_TOKEN"),
-            project: secrets.get("TRIGGER_PROJECT_REF").map(|r| r.expose().to_owned()),
+            // Without a person's token only the setting says it.
+            project: secrets
+                .get("TRIGGER_PROJECT_REF")
+                .map(|r| r.expose().to_owned())
+                .or_else(|| settings.get("trigger.project_ref").map(str::to_owned)),
             kind,
             ahead: AtomicI64::new(UNKNOWN),
             tasks,
@@ -130,7 +135,8 @@ impl TriggerApi {
 
     /// The ids of the tasks that run now, `None` where the credentials at hand cannot tell. Empty: nothing is deployed.
     pub async fn deployed_tasks(&self) -> Result<Option<Vec<String>>, ApiError> {
-        let (Some(token), Some(project)) = (&self.token, &self.project) else { return Ok(None) };
+        let Some(project) = &self.project else { return Ok(None) };
+        let token = self.token.as_ref().unwrap_or(&self.key);
         let path = ["api", "v1", "projects", project, "prod", "workers", "current"];
         match self.call(token, Method::GET, &path, &[], None).await {
             Ok(reply) => Ok(Some(

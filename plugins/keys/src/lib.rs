@@ -33,20 +33,37 @@ const KEYS: [Key; 2] = [
     },
 ];
 
+/// What is left to a person who has no token: setup goes on with less, and says so.
+const PRODUCTION_KEY: Key = Key {
+    name: "TRIGGER_SECRET_KEY",
+    service: "trigger-env",
+    company: "Trigger.dev",
+    proof: "/api/v1/schedules",
+    origin: "Trigger.dev, the project's API keys, production: https://cloud.trigger.dev",
+    store: "psn keys set TRIGGER_SECRET_KEY --stdin",
+};
+
+/// The keys to look at: the production key stands in for a token that is not there.
+fn keys() -> [&'static Key; 2] {
+    let [neon, token] = &KEYS;
+    [neon, if !secrets::exists(token.name) && secrets::exists(PRODUCTION_KEY.name) { &PRODUCTION_KEY } else { token }]
+}
+
 struct Keys;
 
 psn_plugin::export_step!(Keys);
 
 impl Step for Keys {
     fn inspect() -> Result<State, Failure> {
-        let missing: Vec<_> = KEYS.iter().filter(|key| !secrets::exists(key.name)).collect();
+        let keys = keys();
+        let missing: Vec<_> = keys.into_iter().filter(|key| !secrets::exists(key.name)).collect();
         if !missing.is_empty() {
             return ask_for(&missing);
         }
-        let checks = KEYS.iter().map(prove).collect::<Result<Vec<_>, _>>()?;
-        let names = KEYS.map(|key| key.name);
+        let checks = keys.into_iter().map(prove).collect::<Result<Vec<_>, _>>()?;
+        let names = keys.map(|key| key.name);
         Ok(State::ready(
-            Report::new(format!("{} keys are there, and their services accept them", KEYS.len()))
+            Report::new(format!("{} keys are there, and their services accept them", keys.len()))
                 .data(json!({ "keys": names }))
                 .checks(checks),
         ))
@@ -67,6 +84,11 @@ fn ask_for(missing: &[&Key]) -> Result<State, Failure> {
 fn prove(key: &Key) -> Result<Check, Failure> {
     let reply = http::service(key.service).get(key.proof).retry_when_busy().send();
     let error = match reply.and_then(http::Response::success) {
+        Ok(_) if key.name == PRODUCTION_KEY.name => {
+            let message =
+                "✗ Trigger.dev accepts TRIGGER_SECRET_KEY, with which psn can do less than with an access token";
+            return Ok(Check::warn(key.name, message).fix("psn keys set TRIGGER_ACCESS_TOKEN --stdin"));
+        }
         Ok(_) => {
             return Ok(Check::pass(key.name, format!("✓ {} accepts {}", key.company, key.name)));
         }

@@ -33,6 +33,34 @@ fn missing_keys_are_asked_for_with_where_to_find_them_before_any_service_is_call
 }
 
 #[test]
+fn the_production_key_stands_in_for_a_token_that_is_not_there() {
+    let hub = Hub::new(MANIFEST).secret("NEON_API_KEY").secret("TRIGGER_SECRET_KEY");
+    hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "u"}));
+    hub.expect("trigger-env", "GET /api/v1/schedules").reply(200, json!({"data": []}));
+    let State::Ready(report) = Keys::inspect().unwrap() else { panic!("not ready") };
+    let check = report.checks.last().unwrap();
+    assert_eq!((check.name.as_str(), check.status), ("TRIGGER_SECRET_KEY", Status::Warn));
+    assert_eq!(check.fix, ["psn keys set TRIGGER_ACCESS_TOKEN --stdin"]);
+    drop(hub);
+
+    let hub = Hub::new(MANIFEST).secret("NEON_API_KEY").secret("TRIGGER_SECRET_KEY");
+    hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "u"}));
+    hub.expect("trigger-env", "GET /api/v1/schedules").reply(401, json!({"error": "Invalid API Key"}));
+    let failure = Keys::inspect().unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.fix[0].as_str()),
+        ("key-rejected", "psn keys set TRIGGER_SECRET_KEY --stdin")
+    );
+    drop(hub);
+
+    // Beside a token it is nothing to ask about.
+    let hub = both_keys().secret("TRIGGER_SECRET_KEY");
+    hub.expect("neon", "GET /auth").reply(200, json!({"account_id": "u"}));
+    hub.expect("trigger", "GET /api/v2/whoami").reply(200, json!({"userId": "u"}));
+    assert!(matches!(Keys::inspect().unwrap(), State::Ready(_)));
+}
+
+#[test]
 fn a_local_hub_issues_its_keys_itself() {
     let _hub = Hub::new(MANIFEST).local();
     let failure = Keys::inspect().unwrap_err();

@@ -95,21 +95,34 @@ fn deployment(project_ref: Option<&str>) -> Vec<Check> {
         Ok(tasks) => tasks,
         Err(error) => return vec![went_wrong(name, error)],
     };
-    let current = match current(&wanted, project_ref) {
-        Ok(check) => check,
-        Err(error) => went_wrong(name, error),
+    let Current { check, few_schedules } = match current(&wanted, project_ref) {
+        Ok(current) => current,
+        Err(error) => went_wrong(name, error).into(),
     };
-    let mut checks = vec![current];
+    let mut checks = vec![check];
     match schedules() {
         Ok(schedules) => {
-            checks.extend(wanted.tasks.iter().filter(|task| task.cron.is_some()).map(|task| schedule(task, &schedules)))
+            let scheduled = wanted.tasks.iter().filter(|task| task.cron.is_some());
+            checks.extend(scheduled.map(|task| schedule(task, &schedules, few_schedules)))
         }
         Err(error) => checks.push(went_wrong("schedule", error)),
     }
     checks
 }
 
-fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Check, http::Error> {
+/// What is deployed, and whether the plan of the organisation left some tasks without a schedule.
+struct Current {
+    check: Check,
+    few_schedules: bool,
+}
+
+impl From<Check> for Current {
+    fn from(check: Check) -> Self {
+        Self { check, few_schedules: false }
+    }
+}
+
+fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Current, http::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Deployment {
@@ -119,24 +132,28 @@ fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Check, http::Err
     let name = "deployment";
     let reply = http::service("trigger-env").get("/api/v1/deployments/current").retry_when_busy().send()?;
     if reply.status() == 404 {
-        return Ok(bad(name, "No tasks are deployed").fix(FIX));
+        return Ok(bad(name, "No tasks are deployed").fix(FIX).into());
     }
-    let current: Deployment = reply.success()?.json()?;
-    if current.external_id.as_deref() != Some(&wanted.content_hash) {
-        return Ok(
-            bad(name, format!("The deployed version {} has other tasks than this psn", current.version)).fix(FIX)
-        );
+    let Deployment { version, external_id } = reply.success()?.json()?;
+    // What a plan left of the schedules stands behind the hash: `HASH-hourly-10`.
+    let external_id = external_id.unwrap_or_default();
+    let mut parts = external_id.split('-');
+    if parts.next() != Some(wanted.content_hash.as_str()) {
+        return Ok(bad(name, format!("The deployed version {version} has other tasks than this psn")).fix(FIX).into());
     }
+    let few_schedules = parts.any(|part| part.parse::<u32>().is_ok());
     let ids: Vec<_> = wanted.tasks.iter().map(|task| task.id.as_str()).collect();
-    let Some(project_ref) = project_ref else {
-        return Ok(good(name, format!("Version {} is deployed", current.version)));
-    };
-    let there = deployed_tasks(project_ref)?;
-    let missing: Vec<_> = ids.iter().filter(|id| !there.iter().any(|slug| slug == *id)).copied().collect();
-    if !missing.is_empty() {
-        return Ok(bad(name, format!("The deployed version {} lacks {}", current.version, missing.join(", "))).fix(FIX));
+    let mut said = format!("Version {version} is deployed");
+    if let Some(project_ref) = project_ref {
+        let there = deployed_tasks(project_ref)?;
+        let missing: Vec<_> = ids.iter().filter(|id| !there.iter().any(|slug| slug == *id)).copied().collect();
+        if !missing.is_empty() {
+            let message = format!("The deployed version {version} lacks {}", missing.join(", "));
+            return Ok(bad(name, message).fix(FIX).into());
+        }
+        said = format!("{said}, with {}", ids.join(", "));
     }
-    Ok(good(name, format!("Version {} is deployed, with {}", current.version, ids.join(", "))))
+    Ok(Current { check: good(name, said), few_schedules })
 }
 
 fn deployed_tasks(project_ref: &str) -> Result<Vec<String>, http::Error> {
@@ -164,6 +181,12 @@ fn deployed_tasks(project_ref: &str) -> Result<Vec<String>, http::Error> {
 struct Schedule {
     task: String,
     active: bool,
+    generator: Generator,
+}
+
+#[derive(Deserialize)]
+struct Generator {
+    expression: String,
 }
 
 fn schedules() -> Result<Vec<Schedule>, http::Error> {
@@ -175,15 +198,18 @@ fn schedules() -> Result<Vec<Schedule>, http::Error> {
     Ok(request.header(API_VERSION.0, API_VERSION.1).retry_when_busy().send()?.success()?.json::<Reply>()?.data)
 }
 
-fn schedule(task: &Task, schedules: &[Schedule]) -> Check {
+fn schedule(task: &Task, schedules: &[Schedule], few_schedules: bool) -> Check {
     let name = format!("schedule.{}", task.id);
-    let cron = task.cron.as_deref().unwrap_or_default();
-    let mut of_task = schedules.iter().filter(|schedule| schedule.task == task.id).peekable();
-    if of_task.peek().is_none() {
+    let of_task: Vec<_> = schedules.iter().filter(|schedule| schedule.task == task.id).collect();
+    if of_task.is_empty() && few_schedules {
+        return Check::warn(name, format!("✗ The Trigger.dev plan leaves {} no schedule", task.id))
+            .fix(format!("psn task trigger {}", task.id));
+    }
+    if of_task.is_empty() {
         return bad(name, format!("{} has no schedule", task.id)).fix(FIX);
     }
-    if of_task.any(|schedule| schedule.active) {
-        return good(name, format!("{} is scheduled: {cron}", task.id));
+    if let Some(active) = of_task.iter().find(|schedule| schedule.active) {
+        return good(name, format!("{} is scheduled: {}", task.id, active.generator.expression));
     }
     Check::warn(name, format!("✗ The schedule of {} is switched off", task.id))
         .fix("Switch it on, under Schedules in the Trigger.dev project: https://cloud.trigger.dev")

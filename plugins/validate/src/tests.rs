@@ -71,7 +71,10 @@ fn expect_worker(hub: &Hub, slugs: &[&str]) {
 }
 
 fn expect_schedules(hub: &Hub, schedules: &[(&str, bool)]) {
-    let data: Vec<_> = schedules.iter().map(|(task, active)| json!({"task": task, "active": active})).collect();
+    let data: Vec<_> = schedules
+        .iter()
+        .map(|(task, active)| json!({"task": task, "active": active, "generator": {"expression": "*/15 * * * *"}}))
+        .collect();
     hub.expect("trigger-env", "GET /api/v1/schedules").reply(200, json!({"data": data, "pagination": {}}));
 }
 
@@ -281,7 +284,7 @@ fn the_project() {
 #[test]
 fn deployment_and_schedule() {
     type Lay = fn(&Hub);
-    let cases: [(&str, Status, &str, Lay); 5] = [
+    let cases: [(&str, Status, &str, Lay); 6] = [
         ("deployment", Status::Fail, "No tasks are deployed", |hub| {
             hub.expect("trigger-env", "GET /api/v1/deployments/current").reply(404, json!({}));
             expect_schedules(hub, &[("watchdog", true)]);
@@ -297,6 +300,11 @@ fn deployment_and_schedule() {
         }),
         ("schedule.watchdog", Status::Fail, "has no schedule", |hub| {
             expect_current(hub, "h1");
+            expect_worker(hub, &["watchdog", "publish-post"]);
+            expect_schedules(hub, &[("other", true)]);
+        }),
+        ("schedule.watchdog", Status::Warn, "leaves watchdog no schedule", |hub| {
+            expect_current(hub, "h1-hourly-10");
             expect_worker(hub, &["watchdog", "publish-post"]);
             expect_schedules(hub, &[("other", true)]);
         }),
