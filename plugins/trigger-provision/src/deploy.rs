@@ -174,7 +174,7 @@ fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Refused> {
         started = start(true)?;
     }
     let warnings = trigger::register_tasks(&started.id, &worker(tasks));
-    for warning in warnings.or_else(|error| Err(registration_refused(&started, error)))? {
+    for warning in warnings.map_err(|error| registration_refused(&started, error))? {
         log::warn!("{}", warning);
     }
     if let Some(message) = trigger::finalize(&started.id, &format!("sha256:{}", tasks.content_hash)).map_err(refused)? {
