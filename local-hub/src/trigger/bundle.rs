@@ -1,6 +1,5 @@
 //! Builds a deployment from an uploaded bundle, as the vendor's builders do: its dependencies are installed, then its own indexer says
 //! over this API what is in it. Afterwards nothing of it is kept but what the engine runs.
-use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -259,7 +258,7 @@ fn bun_beside(folder: &Path) -> Result<PathBuf, BuildError> {
     if let Some(installed) = known.into_iter().flatten().find(|installed| installed.join("bin/bun").is_file()) {
         return Ok(installed);
     }
-    let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join("bun")).find(|bun| bun.is_absolute() && bun.is_file());
     let found = found.ok_or(BuildError::NoBun)?;
     let installed = folder.join(".bun-of-this-machine");

@@ -1,6 +1,6 @@
 //! The psn that the deployed tasks start: a program for the machines of Trigger.dev's cloud, whatever this one is.
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -81,7 +81,7 @@ fn missing() -> CodedError {
 }
 
 /// The digest is told, so that it can be compared with the release's, not so that it is believed.
-fn unpinned(path: &PathBuf) -> CodedError {
+fn unpinned(path: &Path) -> CodedError {
     let found = std::fs::read(path).map(|bytes| hex::encode(Sha256::digest(bytes)));
     let found = found.map_or_else(|e| e.to_string(), |digest| format!("its digest is {digest}"));
     CodedError::new(
