@@ -1,6 +1,7 @@
 // Throughput and latency of three job runners over one Postgres, in one process and one run: the local hub's engine (through its
 // HTTP API, each run a fresh instance of a component), graphile-worker and pg-boss (through their own libraries, each job an empty
-// function in this process). All work at the same concurrency. Compare ratios, not times.
+// function in this process). The first two work at the same
+// concurrency, pg-boss on a whole batch at once. Compare ratios, not times.
 //
 //   TRIGGER_API_URL, TRIGGER_SECRET_KEY   the local hub's Trigger.dev service
 //   PGHOST, PGPORT, PGUSER, PGPASSWORD    a superuser of the cluster that keeps that service's state
@@ -103,8 +104,9 @@ async function boss(connectionString) {
   await boss.start();
   try {
     await boss.createQueue('noop');
-    // Its shortest poll; it has no way to be woken.
-    const options = { pollingIntervalSeconds: 0.5, batchSize: CONCURRENCY };
+    // Its shortest poll; it has no way to be woken, and fetches nothing in between: with less than all of a batch at once it would
+    // only be waiting.
+    const options = { pollingIntervalSeconds: 0.5, batchSize: BATCH };
     await boss.work('noop', options, async (jobs) => jobs.forEach(({ data }) => starts.enter(data.id)));
     return await measure(starts, (ids) => boss.insert(ids.map((id) => ({ name: 'noop', data: { id } }))));
   } finally {
@@ -112,7 +114,7 @@ async function boss(connectionString) {
   }
 }
 
-/** Through the HTTP API. When a run was created and when it started, the engine's own database says. */
+/** Through the HTTP API. When a run started, the engine's own database says, by the clock of this machine. */
 async function psn() {
   const base = process.env.TRIGGER_API_URL;
   const headers = {
@@ -138,14 +140,17 @@ async function psn() {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   };
+  const asked = new Map();
   for (let i = 0; i < SAMPLES; i += 1) {
     const options = { payloadType: 'application/json', tags: [single] };
-    await call('/api/v1/tasks/noop-task/trigger', JSON.stringify({ payload: {}, options }));
+    const at = Date.now();
+    const { id } = await call('/api/v1/tasks/noop-task/trigger', JSON.stringify({ payload: {}, options }));
+    asked.set(id, at);
     await new Promise((resolve) => setTimeout(resolve, APART_MS));
   }
   await drained(single);
   const { data } = await call(`/api/v1/runs?filter[tag]=${single}&page[size]=100`);
-  const latencies = data.map((run) => new Date(run.startedAt) - new Date(run.createdAt));
+  const latencies = data.map((run) => new Date(run.startedAt) - asked.get(run.id));
 
   const from = performance.now();
   for (let done = 0; done < JOBS; done += BATCH) {
@@ -156,7 +161,11 @@ async function psn() {
     await call(`/api/v3/batches/${id}/items`, Array.from({ length: count }, (_, i) => item(i)).join('\n'), 'application/x-ndjson');
   }
   await drained(tag);
-  return { perSecond: JOBS / ((performance.now() - from) / 1000), latencies };
+  const seconds = (performance.now() - from) / 1000;
+  const bad = 'FAILED,CRASHED,SYSTEM_FAILURE,TIMED_OUT,EXPIRED,CANCELED';
+  const failed = await call(`/api/v1/runs?filter[tag]=${tag},${single}&filter[status]=${bad}&page[size]=1`);
+  if (failed.data.length > 0) throw new Error(`a run ended as ${failed.data[0].status}: what was measured is not what was asked for`);
+  return { perSecond: JOBS / seconds, latencies };
 }
 
 const admin = new pg.Client({ database: 'postgres' });

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # The local hub's run engine beside graphile-worker and pg-boss, in one run on one Postgres: `just bench-engine`.
-# JOBS, SAMPLES and ROUNDS say how much; see bench.mjs.
+# JOBS, SAMPLES and ROUNDS say how much; see bench.mjs. PSN_PROGRAM is a psn that is built already [a release build].
 set -euo pipefail
+program=${PSN_PROGRAM:+$(realpath "$PSN_PROGRAM")}
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 npm ci --no-progress >&2
 (
     cd "$root"
-    cargo build --release --package psn --bin psn
+    [[ -n $program ]] || cargo build --release --package psn --bin psn
     cargo build --profile guest --target wasm32-unknown-unknown --package psn-fixture-noop-task
 )
-psn=$target/release/psn
+psn=${program:-$target/release/psn}
 component=$target/wasm32-unknown-unknown/guest/psn_fixture_noop_task.wasm
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/psn-bench.XXXXXX")

@@ -99,6 +99,10 @@ async fn the_vendors_trigger_dev_serves_this_hub_with_node() {
 
 #[tokio::test]
 async fn the_vendors_trigger_dev_serves_this_hub_with_bun() {
+    if std::env::var("PSN_PARITY").as_deref() != Ok("full") {
+        eprintln!("SKIPPED: scripts/parity.sh runs it; node is in each run");
+        return;
+    }
     if installed() && bun(&folder()).is_none() {
         assert!(std::env::var_os("PSN_REQUIRE_CLIENTS").is_none(), "no bun for this machine");
         eprintln!("SKIPPED: there is no bun for this machine");

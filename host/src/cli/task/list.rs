@@ -22,7 +22,7 @@ const STATUSES: [&str; 13] = [
 ];
 
 #[derive(Args)]
-pub(super) struct Runs {
+pub(in crate::cli) struct Runs {
     /// Only runs in these states
     #[arg(long, value_delimiter = ',', value_parser = STATUSES, ignore_case = true)]
     status: Vec<String>,

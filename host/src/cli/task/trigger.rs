@@ -20,7 +20,7 @@ const MAX_KEY_CHARS: usize = 2_048;
 const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
-pub(super) struct Trigger {
+pub(in crate::cli) struct Trigger {
     /// The task's id, for example publish-post
     task: String,
     /// What it is given, as JSON; `-` reads standard input

@@ -1,7 +1,8 @@
-//! The run engine: one loop that does what is due and hands ready runs to workers.
+//! The run engine: one loop hands ready runs to workers, another does what is due by itself.
 //!
 //! At least once: a run whose engine died is started again. Each write of an attempt carries its lease's token, so a worker that was
 //! given up for dead cannot overwrite what came after it.
+mod housekeeper;
 pub(crate) mod queue;
 pub(crate) mod retry;
 mod scheduler;
@@ -14,36 +15,34 @@ use std::time::Duration;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::store;
 use crate::runner::TaskRunner;
+use housekeeper::Housekeeper;
 use queue::Claimant;
 use worker::Worker;
 
 /// Runs executing at once. A local hub shares one machine with its user.
 const CONCURRENCY: usize = 4;
-/// The longest sleep. Whatever changes the queue in this process wakes the loop; this is for everything else.
-const MAX_IDLE: Duration = Duration::from_secs(5);
-/// The shortest sleep, so that something due that cannot be done does not spin.
-const MIN_IDLE: Duration = Duration::from_millis(20);
-/// Between two looks at what is due by itself, while runs come and go faster than that.
-const HOUSEKEEPING: Duration = Duration::from_millis(50);
 /// After an error, which is nearly always a control database that restarts.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// How handlers reach the engine.
 #[derive(Clone, Default)]
 pub(crate) struct EngineHandle {
-    wake: Arc<Notify>,
+    /// Something may be ready to start.
+    ready: Arc<Notify>,
+    /// Something may be due earlier than it was.
+    due: Arc<Notify>,
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
 impl EngineHandle {
-    /// Something may be due.
+    /// Something was queued, or put off, or is to be done.
     pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+        self.ready.notify_one();
+        self.due.notify_one();
     }
 
     /// Stops a run that is executing here; its row was changed before.
@@ -74,11 +73,10 @@ impl Drop for Registered {
 struct Engine {
     db: PgPool,
     handle: EngineHandle,
-    presence: Presence,
+    /// Of its presence lock.
+    number: i32,
     worker: Arc<Worker>,
     workers: JoinSet<()>,
-    /// When what is due by itself was last done.
-    kept: Option<Instant>,
 }
 
 /// The task ends after `shutdown`, when the last run has ended or has been put back.
@@ -91,68 +89,51 @@ pub(crate) async fn start(
     let mut presence = Presence::new();
     presence.hold(&db).await?;
     let handle = EngineHandle::default();
+    let number = presence.number;
+    let keeper = Housekeeper { db: db.clone(), handle: handle.clone(), presence, shutdown: shutdown.clone() };
     let worker = Arc::new(Worker { db: db.clone(), origin, runner, shutdown });
-    let engine = Engine { db, handle: handle.clone(), presence, worker, workers: JoinSet::new(), kept: None };
-    Ok((handle, tokio::spawn(engine.run())))
+    let engine = Engine { db, handle: handle.clone(), number, worker, workers: JoinSet::new() };
+    Ok((handle, tokio::spawn(engine.run(keeper))))
 }
 
 impl Engine {
-    async fn run(mut self) {
+    async fn run(mut self, keeper: Housekeeper) {
         let shutdown = self.worker.shutdown.clone();
+        let mut keeper = tokio::spawn(keeper.run());
         while !shutdown.is_cancelled() {
-            let idle = match self.tick().await {
-                Ok(idle) => idle,
-                Err(error) => {
-                    tracing::warn!(%error, "the run engine could not reach the control database");
-                    ERROR_PAUSE
+            if let Err(error) = self.fill().await {
+                tracing::warn!(%error, "the run engine could not reach the control database");
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = sleep(ERROR_PAUSE) => {}
                 }
-            };
+                continue;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = self.handle.wake.notified() => {}
-                () = sleep(idle) => {}
-                Some(_) = self.workers.join_next() => {}
+                // Without it runs would wait for ever: the engine ends, and so does who depends on it.
+                _ = &mut keeper => return while self.workers.join_next().await.is_some() {},
+                () = self.handle.ready.notified() => {}
+                // It may have been put off until it is tried again.
+                Some(_) = self.workers.join_next() => self.handle.due.notify_one(),
             }
         }
         while self.workers.join_next().await.is_some() {}
-    }
-
-    /// Does everything that is due, and says how long nothing will be.
-    async fn tick(&mut self) -> Result<Duration, sqlx::Error> {
-        while self.workers.try_join_next().is_some() {}
-        let since = self.kept.map(|kept| kept.elapsed());
-        if let Some(rest) = since.and_then(|since| HOUSEKEEPING.checked_sub(since)) {
-            self.fill().await?;
-            return Ok(rest.max(MIN_IDLE));
-        }
-        // First: without its lock this engine would take its own runs for a dead one's.
-        self.presence.hold(&self.db).await?;
-        // What was just triggered does not wait for the rest.
-        self.fill().await?;
-        let recovered = queue::recover(&self.db).await?;
-        if recovered > 0 {
-            tracing::info!(recovered, "runs of an engine that died are queued again");
-        }
-        let promoted = queue::promote_delayed(&self.db).await?;
-        queue::expire(&self.db).await?;
-        let fired = scheduler::fire_due(&self.db).await?;
-        queue::park(&self.db).await?;
-        store::deployments::time_out(&self.db).await?;
-        if recovered > 0 || promoted > 0 || fired > 0 {
-            self.fill().await?;
-        }
-        self.kept = Some(Instant::now());
-        Ok(queue::until_due(&self.db).await?.map_or(MAX_IDLE, |due| due.clamp(MIN_IDLE, MAX_IDLE)))
+        // Only now: with its lock gone, another engine would take the runs that were still ending.
+        drop(keeper.await);
     }
 
     /// Gives each free place a run, for as long as there is one that may start.
     async fn fill(&mut self) -> Result<(), sqlx::Error> {
+        while self.workers.try_join_next().is_some() {
+            self.handle.due.notify_one();
+        }
         loop {
             let free = CONCURRENCY.saturating_sub(self.workers.len());
             if free == 0 {
                 return Ok(());
             }
-            let claimed = queue::claim(&self.db, Claimant::Engine(self.presence.number), free).await?;
+            let claimed = queue::claim(&self.db, Claimant::Engine(self.number), free).await?;
             if claimed.is_empty() {
                 return Ok(());
             }
