@@ -67,8 +67,11 @@ fn documented(report: &VerifyReport) {
     assert_eq!(kept, table, "docs/row-level-security.md is not what is tried: scripts/rls-table.sh");
 }
 
+/// The cases in order, and for each case and table what must come of it.
+type Tried<'r> = (Vec<&'r str>, BTreeMap<(&'r str, &'r str), String>);
+
 fn behaviour_table(report: &VerifyReport) -> String {
-    let mut ways: BTreeMap<&str, (Vec<&str>, BTreeMap<(&str, &str), String>)> = BTreeMap::new();
+    let mut ways: BTreeMap<&str, Tried<'_>> = BTreeMap::new();
     let mut tables: Vec<&str> = Vec::new();
     for behaviour in &report.behaviours {
         let (cases, cells) = ways.entry(&behaviour.way).or_default();
@@ -92,7 +95,7 @@ fn behaviour_table(report: &VerifyReport) -> String {
         "# Row-level security: what is tried, and what must come of it\n\n\
          Written by `scripts/rls-table.sh` from what `psn db verify` tries on psn's own tables; a test fails where it differs. A number is a count of rows, 42501 is Postgres' refusal, and an empty cell was not tried: there is no such case for the table, or no right to begin with.\n",
     );
-    let mut section = |title: &str, (cases, cells): &(Vec<&str>, BTreeMap<(&str, &str), String>)| {
+    let mut section = |title: &str, (cases, cells): &Tried<'_>| {
         let columns: Vec<&&str> = tables.iter().filter(|table| cells.keys().any(|(_, of)| of == *table)).collect();
         let names: Vec<&str> = columns.iter().map(|table| **table).collect();
         text +=
