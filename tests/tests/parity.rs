@@ -201,11 +201,11 @@ fn print(places: &[(&str, Seen)]) {
         })
         .collect();
     let names: Vec<&str> = places.iter().map(|(name, _)| *name).collect();
-    println!("| what | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    eprintln!("| what | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
     let rows: std::collections::BTreeSet<&String> = columns.iter().flat_map(BTreeMap::keys).collect();
     for row in rows {
         let cells: Vec<&str> = columns.iter().map(|c| c.get(row).map_or("", String::as_str)).collect();
-        println!("| {row} | {} |", cells.join(" | "));
+        eprintln!("| {row} | {} |", cells.join(" | "));
     }
 }
 
