@@ -143,7 +143,7 @@ fn a_killed_engine_loses_no_run_and_repeats_only_what_the_kill_interrupted() {
     let attempts: u64 = runs.iter().map(|run| run["attemptCount"].as_u64().expect("a count")).sum();
     let attempts = usize::try_from(attempts).expect("a count");
     let doubled = attempts - runs.len();
-    println!(
+    eprintln!(
         "seed {seed}: {total} runs, {kills} kills of the daemon, {interrupted} of them with runs still open afterwards: \
          {} lost, {} ended otherwise than well, {doubled} attempts repeated (at most {} could be)",
         total - runs.len(),
