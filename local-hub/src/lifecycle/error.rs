@@ -17,6 +17,7 @@ pub const CODES: &[&str] = &[
     "local.damaged",
     "local.database",
     "local.database-password",
+    "local.ends",
     "local.folder-not-enterable",
     "local.io",
     "local.no-account",

@@ -262,9 +262,11 @@ fn delay(cluster: &ClusterInfo, time: Duration) {
     });
 }
 
-/// Those that have been told already are on their way out, and would be counted twice.
-const END_BACKENDS: &str = "SELECT pid FROM pg_stat_activity
-    WHERE backend_type = 'client backend' AND usename <> current_user AND pid <> ALL ($1) AND pg_terminate_backend(pid)";
+/// Those that have been told already are on their way out, and would be counted twice. Materialized: Postgres orders conditions by
+/// cost, and would end this very connection before it asks whose it is.
+const END_BACKENDS: &str = "WITH others AS MATERIALIZED (
+        SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> current_user AND pid <> ALL ($1)
+    ) SELECT pid FROM others WHERE pg_terminate_backend(pid)";
 
 async fn terminate(cluster: &ClusterInfo, mut next: u32) -> Result<(), sqlx::Error> {
     use sqlx::{ConnectOptions as _, Connection as _};
