@@ -21,7 +21,7 @@ psn() { if [[ -n ${PSN_PROGRAM-} ]]; then "$PSN_PROGRAM" "$@"; else (cd .. && ca
 
 npm run --silent check
 # What psn writes is held to the same rules as what people write.
-psn --project .. task export "$PWD/exported" >/dev/null
+psn --project "$(cd .. && pwd)" task export "$PWD/exported" >/dev/null
 node_modules/.bin/tsc --noEmit --project exported
 npm run --silent lint
 PSN_TEST_RUNTIME=node npm run --silent test
