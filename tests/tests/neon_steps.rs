@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use psn_tests::admin::Admin;
+use psn_tests::clients::installed;
 use psn_tests::{Answer, Machine};
 use serde_json::{Value, json};
 
@@ -12,19 +13,6 @@ const STEPS: [&str; 2] = ["neon-provision", "neon-provision-cli"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// Whether Neon's CLI is here; `PSN_REQUIRE_CLIENTS=1` makes its absence a failure.
-fn has_cli() -> bool {
-    let output = Command::new(workspace().join("scripts/clients.sh")).output().expect("scripts/clients.sh starts");
-    match output.status.code() {
-        Some(0) => true,
-        Some(3) if std::env::var_os("PSN_REQUIRE_CLIENTS").is_none() => {
-            eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr).trim());
-            false
-        }
-        code => panic!("scripts/clients.sh ended with {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
-    }
 }
 
 /// A machine on which this plugin is the step, with Neon's CLI on its PATH.
@@ -120,7 +108,7 @@ impl Hub {
 
 #[test]
 fn a_creation_that_was_not_answered_is_found_and_not_repeated() {
-    if !has_cli() {
+    if !installed() {
         return;
     }
     for step in STEPS {
@@ -137,7 +125,7 @@ fn a_creation_that_was_not_answered_is_found_and_not_repeated() {
 
 #[test]
 fn what_psn_made_the_cli_deletes_and_what_was_deleted_is_offered() {
-    if !has_cli() {
+    if !installed() {
         return;
     }
     for step in STEPS {
@@ -165,7 +153,7 @@ fn what_psn_made_the_cli_deletes_and_what_was_deleted_is_offered() {
 
 #[test]
 fn what_the_cli_made_psn_adopts() {
-    if !has_cli() {
+    if !installed() {
         return;
     }
     for step in STEPS {
@@ -203,7 +191,7 @@ fn a_refused_creation_names_the_command_that_leads_on() {
 /// Neon's CLI cannot make one, so its step leads to the other.
 #[test]
 fn an_adopted_projects_password_is_made_anew_only_when_a_person_says_so() {
-    if !has_cli() {
+    if !installed() {
         return;
     }
     let step = "neon-provision-cli";

@@ -93,7 +93,7 @@ pub(crate) async fn dequeue(
     let claimed = queue::claim(&state.db, Claimant::Worker { environment: &environment.id }, 1).await?;
     let mut messages = Vec::new();
     for run in claimed {
-        let worker = store::deployments::worker_of_run(&state.db, &run.id).await?;
+        let worker = store::run_worker::worker_of_run(&state.db, &run.id).await?;
         let Some((worker, version)) = worker else { continue };
         messages.push(json!({
             "version": "1",
@@ -137,7 +137,7 @@ pub(crate) async fn start(
         return Err(gone());
     }
     let run = find(&state, &environment, &id).await?;
-    let file = store::deployments::file_of_run(&state.db, &id).await?.unwrap_or_default();
+    let file = store::run_worker::file_of_run(&state.db, &id).await?.unwrap_or_default();
     let mut variables = store::envvars::values(&state.db, &environment.id).await?;
     let platform = [environment.api_key.as_str(), &state.origin, environment.project_ref.as_str()];
     for (name, value) in PLATFORM_NAMES.iter().zip(platform) {
@@ -150,7 +150,7 @@ pub(crate) async fn start(
         "id": id, "payload": payload, "payloadType": run.payload_type, "tags": run.tags, "isTest": run.is_test,
         "createdAt": run.created_at, "startedAt": run.started_at, "version": run.version,
     });
-    if let Some(seconds) = store::deployments::limit_of_run(&state.db, &id).await? {
+    if let Some(seconds) = store::run_worker::limit_of_run(&state.db, &id).await? {
         execution_run["maxDuration"] = json!(seconds);
     }
     if let Some(metadata) = run.metadata.as_deref().and_then(|t| serde_json::from_str::<Value>(t).ok()) {

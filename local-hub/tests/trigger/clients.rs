@@ -1,5 +1,4 @@
 //! The vendor's own clients, pinned in tests/clients, against this hub.
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -7,24 +6,10 @@ use serde_json::{Value, json};
 use crate::support::{Hub, Project};
 use crate::wire::Record;
 
-pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients").canonicalize().unwrap()
-}
+#[path = "../../../tests/src/clients.rs"]
+mod pinned;
 
-/// Installs what package-lock.json pins. False where this machine has no Node.js that runs it; `PSN_REQUIRE_CLIENTS=1` makes that a
-/// failure.
-pub fn installed() -> bool {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/clients.sh");
-    let output = Command::new(script).output().expect("scripts/clients.sh starts");
-    match output.status.code() {
-        Some(0) => true,
-        Some(3) if std::env::var_os("PSN_REQUIRE_CLIENTS").is_none() => {
-            eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr).trim());
-            false
-        }
-        code => panic!("scripts/clients.sh ended with {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
-    }
-}
+pub use pinned::{folder, installed};
 
 /// Runs a script with each reply kept; answers how many of its checks passed.
 async fn node(hub: &Hub, script: &'static str, record: &Record, env: Vec<(&'static str, String)>) -> usize {

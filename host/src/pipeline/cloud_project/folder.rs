@@ -1,19 +1,21 @@
 //! The project on disk. What is there already is left as it is, so that a folder that is up to date keeps its files' times, and what
-//! npm installed in it stays.
+//! npm, git or a person put beside psn's files stays.
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::{CloudProject, File, INDEX};
 use crate::atomic;
 use crate::error::CodedError;
 
-/// What the vendor's tools put there.
-const FOREIGN: [&str; 2] = ["node_modules", ".trigger"];
+/// Folders that are psn's as a whole: what stands in them is deployed, or was by an earlier set of tasks.
+const OWN: [&str; 2] = ["src", "components"];
 
 impl CloudProject {
-    /// Makes the folder hold this project and nothing else. A folder that holds something else than a project of psn's is refused.
+    /// Makes the folder hold this project, and no other tasks. One that holds something else than a project of psn's is refused.
     pub fn write(&self, folder: &Path) -> Result<(), CodedError> {
         let failed = |e: io::Error| {
             CodedError::new(
@@ -40,7 +42,7 @@ impl CloudProject {
             put(&folder.join(path), file)?;
         }
         let wanted: BTreeSet<PathBuf> = self.files.keys().map(|path| folder.join(path)).collect();
-        sweep(folder, &wanted, true)
+        OWN.iter().try_for_each(|own| sweep(&folder.join(own), &wanted))
     }
 }
 
@@ -48,8 +50,14 @@ fn is_psns(folder: &Path) -> io::Result<bool> {
     match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(e) => Err(e),
-        Ok(mut entries) => Ok(folder.join(INDEX).is_file() || entries.next().is_none()),
+        Ok(mut entries) => Ok(has_index(folder) || entries.next().is_none()),
     }
+}
+
+/// A file of that name alone may be anyone's.
+fn has_index(folder: &Path) -> bool {
+    let index = fs::read(folder.join(INDEX)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    index.is_some_and(|index| index["psn"].is_string() && index["tasks"].is_array())
 }
 
 fn put(path: &Path, file: &File) -> io::Result<()> {
@@ -69,15 +77,12 @@ fn put(path: &Path, file: &File) -> io::Result<()> {
 }
 
 /// Removes the tasks and components of another time: what lies under src/trigger is deployed.
-fn sweep(folder: &Path, wanted: &BTreeSet<PathBuf>, top: bool) -> io::Result<()> {
+fn sweep(folder: &Path, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        if top && FOREIGN.iter().any(|name| entry.file_name() == *name) {
-            continue;
-        }
         if entry.file_type()?.is_dir() {
-            sweep(&path, wanted, false)?;
+            sweep(&path, wanted)?;
             if fs::read_dir(&path)?.next().is_none() {
                 fs::remove_dir(&path)?;
             }

@@ -28,7 +28,7 @@ fn the_same_input_is_the_same_bytes_and_another_is_not() {
 }
 
 #[test]
-fn the_folder_holds_the_project_and_nothing_else() {
+fn the_folder_holds_these_tasks_and_no_others() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("out");
@@ -39,13 +39,17 @@ fn the_folder_holds_the_project_and_nothing_else() {
     let components = names(&folder.join("components"));
     assert_eq!(components.len(), 2 * bun.tasks.len(), "each with its grants: {components:?}");
 
-    // What the vendor's tools made stays; what another set of tasks left goes.
+    // What tools and people put beside it stays; what another set of tasks left goes.
     std::fs::create_dir_all(folder.join("node_modules/x")).unwrap();
+    std::fs::create_dir(folder.join(".git")).unwrap();
+    std::fs::write(folder.join(".git/HEAD"), "ref: refs/heads/main").unwrap();
+    std::fs::write(folder.join("notes.md"), "mine").unwrap();
     std::fs::write(folder.join("src/trigger/removed.ts"), "x").unwrap();
     std::fs::create_dir(folder.join("src/old")).unwrap();
     let before = std::fs::metadata(folder.join("src/psn.ts")).unwrap().modified().unwrap();
     project("node-24", "psn").write(&folder).unwrap();
     assert!(folder.join("node_modules/x").is_dir());
+    assert!(folder.join(".git/HEAD").is_file() && folder.join("notes.md").is_file());
     assert!(!folder.join("src/trigger/removed.ts").exists() && !folder.join("src/old").exists());
     assert!(std::fs::read_to_string(folder.join("src/settings.ts")).unwrap().contains("= 'node-24';"));
     assert_eq!(std::fs::metadata(folder.join("src/psn.ts")).unwrap().modified().unwrap(), before);
@@ -57,6 +61,10 @@ fn a_folder_of_somebody_else_is_left_alone() {
     std::fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
     assert_eq!(project("bun-1.4", "psn").write(dir.path()).unwrap_err().code, "task.export-folder");
     assert_eq!(names(dir.path()), ["thesis.txt"]);
+    // Nor is it psn's because of a file's name.
+    std::fs::write(dir.path().join("psn.json"), "{\"name\": \"thesis\"}").unwrap();
+    assert_eq!(project("bun-1.4", "psn").write(dir.path()).unwrap_err().code, "task.export-folder");
+    assert_eq!(std::fs::read_to_string(dir.path().join("psn.json")).unwrap(), "{\"name\": \"thesis\"}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub(crate) mod deployments;
 pub(crate) mod envvars;
 pub(crate) mod list;
 pub(crate) mod projects;
+pub(crate) mod run_worker;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 
