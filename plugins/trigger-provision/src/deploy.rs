@@ -256,7 +256,7 @@ fn by_cli(noted: &Noted, tasks: &Tasks, force: bool) -> Result<Deployment, Refus
 
 const INSTALL: [&str; 7] =
     ["ci", "--prefix", ".psn/trigger", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"];
-const DEPLOY: [&str; 14] = [
+const DEPLOY: [&str; 15] = [
     "exec",
     "--prefix",
     ".psn/trigger",
@@ -271,6 +271,7 @@ const DEPLOY: [&str; 14] = [
     "--local-bundle",
     "--detach",
     "--skip-update-check",
+    "--skip-telemetry",
 ];
 
 fn npm(args: &[&str], what: &str) -> Result<(), Failure> {

@@ -167,7 +167,7 @@ const INSTALL: [&str; 7] =
 fn cli(external_id: &str, force: bool) -> Vec<&str> {
     let mut args: Vec<&str> =
         "exec --prefix .psn/trigger --no -- trigger deploy .psn/trigger --env prod --native-build \
-        --local-bundle --detach --skip-update-check --project-ref proj_abc --external-id"
+        --local-bundle --detach --skip-update-check --skip-telemetry --project-ref proj_abc --external-id"
             .split_whitespace()
             .collect();
     args.push(external_id);
