@@ -15,4 +15,8 @@ cd "$work"
 "${as[@]}" "$bin/pg_ctl" -D "$work/data" -l "$work/log" -w start \
     -o "-p 5432 -k $work -c listen_addresses='' -c shared_buffers=512MB -c max_wal_size=4GB -c autovacuum=off" >/dev/null
 cd - >/dev/null
-PGHOST=$work PGPORT=5432 PGUSER=postgres node bench.mjs
+# pg-boss 12 needs a Node.js that not every distribution has.
+node=(node)
+node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) ? 0 : 1)' ||
+    node=(npm exec --yes --package=node@24.21.0 -- node)
+PGHOST=$work PGPORT=5432 PGUSER=postgres "${node[@]}" bench.mjs
