@@ -17,5 +17,7 @@ case ${1-} in
         ;;
 esac
 export PSN_MATRIX=${PSN_MATRIX-full}
+# Thousands of runs of psn: optimised a little, checks and all, they cost half.
+export CARGO_PROFILE_DEV_OPT_LEVEL=${CARGO_PROFILE_DEV_OPT_LEVEL-1}
 [[ -z ${2-} ]] || export PSN_MATRIX_SEED=$2
-exec cargo test --package psn-tests --test "$1_matrix" -- --nocapture --exact "$test"
+exec cargo test --workspace --test "$1_matrix" -- --nocapture --exact "$test"

@@ -1,4 +1,5 @@
-//! A host call of a component with psn's meter, limits and deadline, against the same component and call in a bare wasmtime.
+//! A host call of a component with psn's meter, limits and deadline, against the same component and call without: once through the
+//! same generated bindings, which is what the checks cost, and once through a closure of its own, which is what else there is.
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use psn::plugins::{Installed, LockEntry, OperatorPolicy, Source, describe};
 use psn::redact::Redactor;
 use psn::runtime::{Capabilities, Compiler, Loaded, Runtime, RuntimeOptions};
 use psn::secret::Secret;
-use wasmtime::component::{Component, Linker, Val};
+use psn_bindings::imports::psn::plugin::context;
+use wasmtime::component::{Component, HasSelf, Linker, Val};
 use wasmtime::{Config, Engine, Store};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -114,26 +116,68 @@ async fn with_psn(runtime: &Runtime, loaded: &Loaded) -> Duration {
     .await
 }
 
+/// The contract's interface as a program implements it that checks nothing.
+struct Plain {
+    attempt: u32,
+}
+
+impl context::Host for Plain {
+    fn run_id(&mut self) -> wasmtime::Result<String> {
+        Ok(String::new())
+    }
+    fn hub_id(&mut self) -> wasmtime::Result<String> {
+        Ok(String::new())
+    }
+    fn attempt(&mut self) -> wasmtime::Result<u32> {
+        Ok(self.attempt)
+    }
+    fn setting(&mut self, _: String) -> wasmtime::Result<Option<String>> {
+        Ok(None)
+    }
+    fn now(&mut self) -> wasmtime::Result<i64> {
+        Ok(0)
+    }
+    async fn sleep_ms(&mut self, _: u32) -> wasmtime::Result<()> {
+        Ok(())
+    }
+    fn random_bytes(&mut self, _: u32) -> wasmtime::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+}
+
+/// The component in an engine as wasmtime makes it: no deadline, no limits, no meter.
 struct Bare {
     engine: Engine,
     component: Component,
-    linker: Linker<()>,
+    linker: Linker<Plain>,
 }
 
 impl Bare {
-    fn new(bytes: &[u8]) -> Self {
+    fn new(bytes: &[u8], add: impl FnOnce(&mut Linker<Plain>)) -> Self {
         let engine = Engine::new(&Config::new()).expect("an engine");
         let component = Component::new(&engine, bytes).expect("the component");
         let mut linker = Linker::new(&engine);
-        let mut context = linker.instance("psn:plugin/context@0.1.0").expect("an interface");
-        context.func_wrap("attempt", |_, ()| Ok((1u32,))).expect("a function");
+        add(&mut linker);
         linker.define_unknown_imports_as_traps(&component).expect("the rest");
         Self { engine, component, linker }
     }
 
+    fn with_bindings(bytes: &[u8]) -> Self {
+        Self::new(bytes, |linker| {
+            context::add_to_linker::<Plain, HasSelf<Plain>>(linker, |plain| plain).expect("an interface");
+        })
+    }
+
+    fn with_a_closure(bytes: &[u8]) -> Self {
+        Self::new(bytes, |linker| {
+            let mut context = linker.instance("psn:plugin/context@0.1.0").expect("an interface");
+            context.func_wrap("attempt", |store, ()| Ok((store.data().attempt,))).expect("a function");
+        })
+    }
+
     async fn run(&self) -> Duration {
         crate::timed(async {
-            let mut store = Store::new(&self.engine, ());
+            let mut store = Store::new(&self.engine, Plain { attempt: 1 });
             let instance = self.linker.instantiate_async(&mut store, &self.component).await.expect("an instance");
             let lifecycle =
                 instance.get_export_index(&mut store, None, "psn:plugin/lifecycle@0.1.0").expect("the lifecycle");
@@ -161,26 +205,25 @@ pub(crate) async fn bench() {
         granted_at: None,
         source: Source::Path("bench.wasm".into()),
     };
-    let bare = Bare::new(&bytes);
+    let (bindings, closure) = (Bare::with_bindings(&bytes), Bare::with_a_closure(&bytes));
     let runtime =
         Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() }).expect("a runtime");
     let loaded = runtime
         .load(&Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says"))
         .await
         .expect("it compiles");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut bound, mut closed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..21 {
-        theirs.push(bare.run().await);
+        bound.push(bindings.run().await);
         ours.push(with_psn(&runtime, &loaded).await);
+        closed.push(closure.run().await);
     }
-    let (ours, theirs) = (crate::median(ours), crate::median(theirs));
+    let nanoseconds = |times| crate::median(times).as_secs_f64() * 1e9 / f64::from(CALLS);
+    let (ours, bound, closed) = (nanoseconds(ours), nanoseconds(bound), nanoseconds(closed));
     crate::show_ratio(
-        &format!(
-            "host call with meter, limits and deadline ({:.0} ns) / in a bare wasmtime ({:.0} ns)",
-            ours.as_secs_f64() * 1e9 / f64::from(CALLS),
-            theirs.as_secs_f64() * 1e9 / f64::from(CALLS)
-        ),
-        ours.as_secs_f64() / theirs.as_secs_f64(),
+        &format!("host call with meter, limits and deadline ({ours:.0} ns) / without ({bound:.0} ns)"),
+        ours / bound,
         "< 1.3x",
     );
+    crate::show_ratio(&format!("host call / a closure in a bare wasmtime ({closed:.0} ns)"), ours / closed, "-");
 }

@@ -15,6 +15,8 @@ use super::wire::{Incoming, Reply, head_bytes, receive, request};
 const SILENCE: Duration = Duration::from_secs(30);
 /// Between two bytes of a reply that drips.
 const DRIP: Duration = Duration::from_millis(200);
+/// How long a look for a new connection takes when there is none; as long after it is known nothing listens.
+const LOOK: Duration = Duration::from_millis(10);
 /// More than psn takes of one reply: 8 MiB.
 const OVERSIZED: usize = (8 << 20) + 1;
 
@@ -129,7 +131,7 @@ impl State {
 
 /// While the service is to refuse, nothing listens.
 fn serve(route: &Arc<Route>, listener: TcpListener, port: u16) {
-    listener.set_nonblocking(true).expect("a socket");
+    patient(&listener);
     let mut listener = Some(listener);
     loop {
         let refuses = lock(&route.state).refuses(&route.service);
@@ -140,7 +142,7 @@ fn serve(route: &Arc<Route>, listener: TcpListener, port: u16) {
                     thread::sleep(Duration::from_millis(10));
                     continue;
                 };
-                again.set_nonblocking(true).expect("a socket");
+                patient(&again);
                 listener = Some(again);
             }
             (None, true) => thread::sleep(Duration::from_millis(5)),
@@ -148,15 +150,23 @@ fn serve(route: &Arc<Route>, listener: TcpListener, port: u16) {
                 Ok((stream, _)) => {
                     let route = Arc::clone(route);
                     thread::spawn(move || {
-                        let _ = stream.set_nonblocking(false);
+                        // It has the listener's patience.
+                        let _ = stream.set_read_timeout(None);
                         // A psn that is killed leaves connections in any state.
                         let _ = talk(&route, stream);
                     });
                 }
-                Err(_) => thread::sleep(Duration::from_millis(2)),
+                // Nobody came, or whoever came is gone again.
+                Err(_) => {}
             },
         }
     }
+}
+
+/// `accept` gives up after a while.
+fn patient(listener: &TcpListener) {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    set_socket_timeout(listener, Timeout::Recv, Some(LOOK)).expect("a socket");
 }
 
 fn talk(route: &Route, mut stream: TcpStream) -> io::Result<()> {

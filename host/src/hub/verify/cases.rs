@@ -1,5 +1,6 @@
-//! What is tried on one table, as psn_app, and what must come of it. Everything happens in transactions that are rolled back, and no
-//! statement names rows of another than the two users that are made up for it.
+//! What is tried on one table, as psn_app, and what must come of it. Everything happens in transactions that are rolled back. Statements
+//! as a user name no rows but those of the two that are made up for it; those as nobody name none, and meet none, unless a policy is
+//! missing.
 use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -117,9 +118,11 @@ pub(super) async fn table(all: &[Table], table: &Table, way: &mut Way<'_>) -> Re
     // The pooler may hand this transaction another server connection, or the same: either way no user is left of the last one.
     begin(way.connection).await?;
     nobody(&mut trial, way.connection, &row, ["select after rollback", "insert after rollback"]).await?;
+    unscoped(&mut trial, way.connection, ["update after rollback", "delete after rollback"]).await?;
     raw(way.connection, "ROLLBACK").await?;
     begin(way.fresh).await?;
     nobody(&mut trial, way.fresh, &row, ["select, no setting", "insert, no setting"]).await?;
+    unscoped(&mut trial, way.fresh, ["update, no setting", "delete, no setting"]).await?;
     raw(way.fresh, "ROLLBACK").await?;
     Ok(trial.found)
 }
@@ -133,6 +136,20 @@ async fn nobody(
     let (table, rights) = (trial.table, &trial.table.rights);
     trial.run(connection, select, count(table, ""), Expect::where_allowed(rights.select, 0)).await?;
     trial.run(connection, insert, row.insert(table), Expect::Denied).await
+}
+
+/// Without a condition, and so without a look at a column: only the command's own policy stands in the way.
+async fn unscoped(
+    trial: &mut Trial<'_>,
+    connection: &mut PgConnection,
+    [update, delete]: [&'static str; 2],
+) -> Result<(), sqlx::Error> {
+    let (table, rights) = (trial.table, &trial.table.rights);
+    let Some(owner) = table.owner() else { return Ok(()) };
+    let sql = format!("UPDATE {} SET {} = DEFAULT", table.name, owner.name);
+    trial.run(connection, update, sql, Expect::where_allowed(rights.update, 0)).await?;
+    let sql = format!("DELETE FROM {}", table.name);
+    trial.run(connection, delete, sql, Expect::where_allowed(rights.delete, 0)).await
 }
 
 fn count(table: &Table, condition: &str) -> String {
