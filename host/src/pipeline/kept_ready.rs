@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::component_store::{ComponentStore, Reference, StoreError};
-use crate::plugins::registry::{Installed, Origin};
 use crate::plugins::RegistryError;
+use crate::plugins::registry::{Installed, Origin};
 use crate::redact::Redactor;
 use crate::secret::{MemoryBackend, Secret, SecretError, Secrets};
 

@@ -81,11 +81,12 @@ pub(crate) struct Lease {
 
 /// DEQUEUED → EXECUTING, and the variables of the run's environment; none when the lease is gone.
 pub(crate) async fn begin(db: &PgPool, lease: &Lease) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
+    // As with a claim, nobody has to wait for the disk.
     let rows: Vec<(Option<String>, Option<String>)> = sqlx::query_as(
         "WITH begun AS ( \
              UPDATE trigger.runs SET status = 'EXECUTING', started_at = coalesce(started_at, now()), attempt_started_at = now(), \
              updated_at = now(), lease_expires_at = now() + make_interval(secs => $3) WHERE id = $1 AND lease_token = $2 \
-             RETURNING environment_id \
+             RETURNING environment_id, set_config('synchronous_commit', 'off', true) \
          ) SELECT v.name, v.value FROM begun LEFT JOIN trigger.env_vars v ON v.environment_id = begun.environment_id",
     )
     .bind(&lease.run)
