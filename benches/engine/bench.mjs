@@ -5,6 +5,7 @@
 //
 //   TRIGGER_API_URL, TRIGGER_SECRET_KEY   the local hub's Trigger.dev service
 //   PGHOST, PGPORT, PGUSER, PGPASSWORD    a superuser of the cluster that keeps that service's state
+//   CONCURRENCY                           what `psn local status` says of that engine: run_slots
 //   JOBS [1000], SAMPLES [100], ROUNDS [3]
 import process from 'node:process';
 import { randomUUID } from 'node:crypto';
@@ -15,8 +16,8 @@ import { Logger, makeWorkerUtils, run } from 'graphile-worker';
 const JOBS = Number(process.env.JOBS ?? 1000);
 const SAMPLES = Number(process.env.SAMPLES ?? 100);
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
-/** As many runs at once as the local hub's engine executes. */
-const CONCURRENCY = 4;
+/** As many at once as the local hub's engine executes here. */
+const CONCURRENCY = Number(process.env.CONCURRENCY);
 /** Jobs handed over in one call. */
 const BATCH = 500;
 /** Between two single jobs, so that each finds an idle runner. */

@@ -41,10 +41,13 @@ read -ra words <<<"${grant#psn }"
 "$psn" run setup >/dev/null 2>&1
 TRIGGER_API_URL=$("$psn" local status 2>/dev/null | field data.endpoints.trigger)
 TRIGGER_SECRET_KEY=$(sed -n "s/^TRIGGER_SECRET_KEY=['\"]\{0,1\}\([^'\"]*\)['\"]\{0,1\}$/\1/p" config/hub.env)
+# As many at once for the others as the local hub's engine executes on this machine.
+CONCURRENCY=$("$psn" local status 2>/dev/null | field data.run_slots)
+CONCURRENCY=${CONCURRENCY:-4}
 PGPASSWORD=$(cat "$PSN_HOME/local-hub/superuser.secret")
 # Where the control cluster's postmaster says that it listens: line 4 its port, line 5 its socket's folder.
 PGPORT=$(sed -n 4p "$PSN_HOME/local-hub/pg/_control/data/postmaster.pid")
 PGHOST=$(sed -n 5p "$PSN_HOME/local-hub/pg/_control/data/postmaster.pid")
 PGUSER=cloud_admin
-export TRIGGER_API_URL TRIGGER_SECRET_KEY PGPASSWORD PGPORT PGHOST PGUSER
+export CONCURRENCY TRIGGER_API_URL TRIGGER_SECRET_KEY PGPASSWORD PGPORT PGHOST PGUSER
 node "$root/benches/engine/bench.mjs"

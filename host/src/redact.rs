@@ -7,7 +7,7 @@ mod views;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
@@ -29,13 +29,13 @@ const ROUNDS: usize = 3;
 /// All live secrets, in every form in which they may appear.
 #[derive(Default)]
 pub struct Redactor {
-    known: RwLock<Known>,
+    known: RwLock<Arc<Known>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Known {
     forms: Forms,
-    search: Option<Search>,
+    search: Option<Arc<Search>>,
 }
 
 struct Search {
@@ -57,12 +57,25 @@ impl Redactor {
     /// URL, its password and `user:password` part; each also with any of its characters percent-encoded, backslash-escaped as in
     /// JSON, or written as an entity, up to twice.
     pub fn register(&self, secret: &Secret) {
+        self.register_all([secret]);
+    }
+
+    /// The same for several. What finds them is built anew, once for all of them, where one is new.
+    pub fn register_all<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
+        let mut forms = Forms::default();
+        secrets.into_iter().for_each(|secret| forms.add(secret.expose()));
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = known.forms.len();
-        known.forms.add(secret.expose());
-        if known.forms.len() > before {
-            known.search = Some(Search::new(&known.forms));
+        if known.forms.has(&forms) {
+            return;
         }
+        let known = Arc::make_mut(&mut known);
+        known.forms.join(forms);
+        known.search = Some(Arc::new(Search::new(&known.forms)));
+    }
+
+    /// A filter that knows what this one knows; what it learns from here on is its own. Costs nothing before it learns something.
+    pub fn fork(&self) -> Self {
+        Self { known: RwLock::new(Arc::clone(&self.read())) }
     }
 
     /// Whether any form of a live secret is in there.
@@ -125,7 +138,7 @@ impl Redactor {
         apart
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Arc<Known>> {
         self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -74,11 +74,7 @@ pub struct Secrets {
 impl Secrets {
     pub fn open(backend: Box<dyn SecretBackend>, redactor: Arc<Redactor>) -> Result<Self, SecretError> {
         let values = backend.load()?;
-        for (name, value) in &values {
-            if !is_public(name) {
-                redactor.register(value);
-            }
-        }
+        redactor.register_all(values.iter().filter(|(name, _)| !is_public(name)).map(|(_, value)| value));
         Ok(Self { backend, values: RwLock::new(values), redactor })
     }
 

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod clients;
+pub mod cloud;
 pub mod edge;
 pub mod fix;
 pub mod found;

@@ -66,21 +66,27 @@ impl Rig {
 
     /// Neon's API, past the edge.
     pub fn neon(&self, method: &str, path: &str, key: &str) -> Reply {
-        call(self.neon, method, &format!("/api/v2{path}"), key)
+        call(self.neon, method, &format!("/api/v2{path}"), key, b"")
     }
 
     /// Trigger.dev's API, past the edge.
     pub fn trigger(&self, method: &str, path: &str, key: &str) -> Reply {
-        call(self.trigger, method, path, key)
+        call(self.trigger, method, path, key, b"")
+    }
+
+    /// The same, with something to say.
+    pub fn trigger_post(&self, path: &str, key: &str, body: &Value) -> Reply {
+        call(self.trigger, "POST", path, key, body.to_string().as_bytes())
     }
 }
 
-fn call(port: u16, method: &str, target: &str, key: &str) -> Reply {
+fn call(port: u16, method: &str, target: &str, key: &str, body: &[u8]) -> Reply {
     let headers = [
+        ("content-type".to_owned(), "application/json".to_owned()),
         ("authorization".to_owned(), format!("Bearer {key}")),
         ("x-trigger-api-version".to_owned(), "2025-07-16".to_owned()),
     ];
-    request(port, method, target, &headers, b"").unwrap_or_else(|e| panic!("{method} {target}: {e}"))
+    request(port, method, target, &headers, body).unwrap_or_else(|e| panic!("{method} {target}: {e}"))
 }
 
 pub struct Case<'a> {
@@ -99,6 +105,14 @@ impl Case<'_> {
         self.rig.http.begin();
         self.rig.sql.begin();
         self.spawn(args, &[])
+    }
+
+    /// The same, with a line on standard input, as a person types or pipes a secret.
+    pub fn psn_typed(&self, args: &[&str], line: &str) -> Answer {
+        self.rig.http.begin();
+        self.rig.sql.begin();
+        let folder = self.folder.to_str().expect("a path of ours");
+        self.rig.machine.psn_with_input(&[&["--project", folder], args].concat(), line)
     }
 
     /// Dies at the point, unless it never comes there.

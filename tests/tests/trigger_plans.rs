@@ -2,6 +2,7 @@
 //! several organisations, or without a token of their own meet.
 use std::path::PathBuf;
 
+use psn_tests::cloud::bundle_small_program;
 use psn_tests::edge::request;
 use psn_tests::{Answer, Machine};
 use serde_json::{Value, json};
@@ -65,14 +66,7 @@ impl Account {
             format!("neon = \"{base}\"\ntrigger = \"{base}\"\ntrigger-env = \"{base}\"\n"),
         )
         .unwrap();
-        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
-        program.resize(64, 0);
-        program[18] = 62;
-        std::fs::write(folder.path.join("psn-linux-x64"), &program).unwrap();
-        folder.psn(&["config", "set", "trigger.psn_file", "psn-linux-x64"]).exits(0);
-        let said = folder.psn(&["task", "export", "out"]).exits(1).error()["message"].as_str().unwrap().to_owned();
-        let digest = said.split("its digest is ").nth(1).unwrap().trim_end_matches(')').to_owned();
-        folder.psn(&["config", "set", "trigger.psn_sha256", &digest]).exits(0);
+        bundle_small_program(&folder.path, |args| folder.psn(args));
         folder
     }
 }
@@ -110,11 +104,11 @@ impl Folder<'_> {
         self.refused("secret-missing");
     }
 
-    /// Does what a fix says, with a person's value where it asks for one.
+    /// Does what the first fix says, to the letter.
     #[track_caller]
-    fn follow(&self, answer: &Answer, value: &str) {
-        let fix = answer.error()["fix"][0].as_str().unwrap().replace("VALUE", value);
-        let command = fix.split(", ").next().unwrap().strip_prefix("psn ").unwrap_or_else(|| panic!("{fix}"));
+    fn follow(&self, answer: &Answer) {
+        let fix = answer.error()["fix"][0].as_str().unwrap();
+        let command = fix.strip_prefix("psn ").unwrap_or_else(|| panic!("{fix}"));
         self.psn(&command.split(' ').collect::<Vec<_>>()).exits(0);
     }
 }
@@ -157,7 +151,7 @@ fn organisations_projects_and_tokens_that_do_not_fit_say_what_would() {
     let stranger = account.folder("stranger");
     stranger.psn(&["config", "set", "trigger.org", "initech"]).exits(0);
     let unknown = stranger.refused("organisation-not-found");
-    stranger.follow(&unknown, "");
+    stranger.follow(&unknown);
     stranger.goes_on();
 
     // As many projects as the free plan allows.
@@ -166,9 +160,21 @@ fn organisations_projects_and_tokens_that_do_not_fit_say_what_would() {
     let late = account.folder("late");
     let full = late.refused("project-limit");
     let reference = existing[0]["externalRef"].as_str().unwrap();
-    late.follow(&full, reference);
+    late.follow(&full);
     late.goes_on();
+    let adopted = std::fs::read_to_string(late.path.join("config/psn.toml")).unwrap();
+    assert!(full.error()["message"].as_str().unwrap().contains("other 0"), "a person sees which is which");
+    assert!(adopted.contains("proj_"), "{adopted}");
     account.plan("unlimited");
+
+    // A reference of nothing: the projects that there are are one command each.
+    let lost = account.folder("lost");
+    lost.psn(&["config", "set", "trigger.project_ref", "proj_of_nobody"]).exits(0);
+    let unknown = lost.refused("project-not-found");
+    let choices = unknown.error()["fix"].as_array().unwrap();
+    assert!(choices.iter().any(|fix| *fix == format!("psn config set trigger.project_ref {reference}")), "{choices:?}");
+    lost.follow(&unknown);
+    lost.goes_on();
 
     // Nobody guesses who pays.
     account.api("POST", "/psn/v1/orgs", &account.token, &json!({ "slug": "globex", "title": "Globex" }));
@@ -189,7 +195,10 @@ fn organisations_projects_and_tokens_that_do_not_fit_say_what_would() {
     let asked = robot.psn(&STEP).exits(4);
     assert_eq!(asked.event(|e| e["status"] == "needs_input")["needs"][0]["name"], "trigger.project_ref");
     robot.psn(&["config", "set", "trigger.project_ref", theirs[0]["externalRef"].as_str().unwrap()]).exits(0);
-    robot.refused("project-not-found");
+    // It cannot list what there is: without the reference that is none, it asks again.
+    let unseen = robot.refused("project-not-found");
+    robot.follow(&unseen);
+    robot.psn(&STEP).exits(4);
     robot.psn(&["config", "set", "trigger.project_ref", reference]).exits(0);
     robot.goes_on();
     let prod = format!("/api/v1/projects/{reference}/prod");
@@ -197,7 +206,7 @@ fn organisations_projects_and_tokens_that_do_not_fit_say_what_would() {
     assert_eq!(psn_tests::secret_in(&robot.path, "TRIGGER_SECRET_KEY").as_deref(), Some(key.as_str()));
     account.api("DELETE", tokens, &account.token, &json!({}));
     let revoked = robot.refused("token-rejected");
-    assert_eq!(revoked.error()["fix"][1], "psn keys set TRIGGER_ACCESS_TOKEN --stdin");
+    assert_eq!(revoked.error()["fix"][0], "psn keys set TRIGGER_ACCESS_TOKEN --stdin");
     robot.key("TRIGGER_ACCESS_TOKEN", &account.token);
     robot.goes_on();
 

@@ -119,7 +119,8 @@ pub async fn cloud_run(
 }
 
 fn bundled(store: &Path, component: &str) -> Result<Installed, CodedError> {
-    let found = Reference::parse(component).and_then(|reference| ComponentStore::new(store).get(&reference));
+    let store = ComponentStore::new(store);
+    let found = Reference::parse(component).and_then(|reference| store.get(&reference, &store.grant(&reference)?));
     let (bytes, lock, policy) = found.map_err(|e| {
         CodedError::new(
             "task.component",

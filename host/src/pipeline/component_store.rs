@@ -58,19 +58,31 @@ impl ComponentStore {
         Ok(())
     }
 
-    /// The component's bytes, verified, what it was granted, and the policy that narrows it.
-    pub(super) fn get(&self, reference: &Reference) -> Result<(Vec<u8>, LockEntry, OperatorPolicy), StoreError> {
+    /// What was granted to it, as it is written down at this moment.
+    pub(super) fn grant(&self, reference: &Reference) -> Result<Vec<u8>, StoreError> {
+        self.read(reference, reference.grant_file())
+    }
+
+    /// The component's bytes, verified, what it was granted, and the policy that narrows it. `grant` is what [`Self::grant`] answered.
+    pub(super) fn get(
+        &self,
+        reference: &Reference,
+        grant: &[u8],
+    ) -> Result<(Vec<u8>, LockEntry, OperatorPolicy), StoreError> {
         let sha256 = &reference.sha256;
-        let read = |file: String| match std::fs::read(self.0.join(file)) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(StoreError::Missing(sha256.clone())),
-            other => Ok(other?),
-        };
-        let bytes = read(format!("{sha256}.wasm"))?;
+        let bytes = self.read(reference, format!("{sha256}.wasm"))?;
         if hex::encode(Sha256::digest(&bytes)) != *sha256 {
             return Err(StoreError::Damaged(sha256.clone()));
         }
-        let granted: Granted = serde_json::from_slice(&read(reference.grant_file())?)?;
+        let granted: Granted = serde_json::from_slice(grant)?;
         Ok((bytes, granted.lock, OperatorPolicy::parse(&granted.policy)?))
+    }
+
+    fn read(&self, reference: &Reference, file: String) -> Result<Vec<u8>, StoreError> {
+        match std::fs::read(self.0.join(file)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(StoreError::Missing(reference.sha256.clone())),
+            other => Ok(other?),
+        }
     }
 }
 
@@ -84,7 +96,7 @@ pub(super) fn files(installed: &Installed, policy: &OperatorPolicy) -> Result<[(
 }
 
 /// Which component a deployment means, and which grant of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Reference {
     sha256: String,
     /// Hash of what a policy leaves of its wishes, where it takes something away.

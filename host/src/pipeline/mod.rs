@@ -7,6 +7,7 @@ mod drift;
 pub mod environment;
 pub mod facts;
 pub mod home;
+mod kept_ready;
 mod ledger;
 mod lock;
 mod migrate_step;

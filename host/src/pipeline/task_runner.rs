@@ -1,7 +1,7 @@
 //! Runs of the local hub's engine: the same components, through the same host, with the environment that the platform gives.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use psn_local_hub::lifecycle::{self, Endpoints, Home};
@@ -11,19 +11,18 @@ use tokio::sync::OnceCell;
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
-use super::component_store::{ComponentStore, Reference};
+use super::component_store::ComponentStore;
 use super::environment::{Environment, Notes};
 use super::home;
+use super::kept_ready::{KeptReady, NotReady};
 use crate::capabilities::Deadline;
 use crate::capabilities::http::ServiceMap;
 use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Sink};
 use crate::hub::TlsRoots;
-use crate::plugins::registry::{Installed, Origin};
 use crate::redact::Redactor;
 use crate::runtime::{CallError, Runtime};
-use crate::secret::{MemoryBackend, Secret, Secrets};
 
 /// Executes the runs of one local hub.
 pub struct ComponentRunner {
@@ -34,6 +33,7 @@ pub struct ComponentRunner {
     log: PathBuf,
     /// The daemon's own; they are the same for as long as it lives.
     endpoints: OnceCell<Endpoints>,
+    ready: KeptReady,
 }
 
 /// A daemon's engine takes its first runs a moment before the daemon has written where it listens.
@@ -43,35 +43,23 @@ const OWN_POLL: Duration = Duration::from_millis(20);
 impl ComponentRunner {
     pub fn new(home: Home, runtime: Arc<Runtime>) -> Self {
         let log = home.path().join("logs").join("runs.log");
-        Self { home, store: ComponentStore::new(&home::psn_home()), runtime, log, endpoints: OnceCell::new() }
+        let store = ComponentStore::new(&home::psn_home());
+        Self { home, store, runtime, log, endpoints: OnceCell::new(), ready: KeptReady::default() }
     }
 
     async fn execute(&self, run: TaskRun) -> Result<RunOutcome, CodedError> {
         let crashed = |e: &dyn std::fmt::Display| RunOutcome::Crashed { message: e.to_string() };
-        let found = Reference::parse(&run.file_path).and_then(|reference| self.store.get(&reference));
-        let (component, lock, policy) = match found {
-            Ok(found) => found,
-            Err(e) => return Ok(crashed(&e)),
-        };
-        let installed = match Installed::verified(component, lock, &policy) {
-            Ok(mut installed) => {
-                // A file says that it is psn's own; only this psn's build knows.
-                if !super::FIRST_PARTY.iter().any(|own| own.sha256 == installed.sha256) {
-                    installed.origin = Origin::ThirdParty;
-                }
-                installed
-            }
-            Err(e) => return Ok(crashed(&CodedError::from(e))),
+        let installed = match self.ready.component(&self.store, &run.file_path) {
+            Ok(installed) => installed,
+            Err(NotReady::Store(e)) => return Ok(crashed(&e)),
+            Err(NotReady::Registry(e)) => return Ok(crashed(&CodedError::from(e))),
         };
         let Ok(endpoints) = self.endpoints.get_or_try_init(|| own_endpoints(&self.home)).await else {
             return Ok(crashed(&"the local hub does not answer itself"));
         };
 
-        let redactor = Arc::new(Redactor::new());
+        let (secrets, redactor) = self.ready.secrets(&run.env)?;
         let hub_id = run.env.get("PSN_HUB_ID").cloned().unwrap_or_default();
-        let values: BTreeMap<String, Secret> =
-            run.env.iter().map(|(k, v)| (k.clone(), Secret::new(v.as_str()))).collect();
-        let secrets = Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor))?;
         let manifest = &installed.manifest;
         let environment = Environment {
             settings: BTreeMap::from([

@@ -34,6 +34,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Bytes of a reply. A page of 100 runs with 3 MB payloads is not one: lists carry none.
 const MAX_REPLY: usize = 16 << 20;
 
+/// Schedules on a page, Trigger.dev's most, and pages read of them: a thousand schedules is its largest plan.
+const SCHEDULES: u32 = 100;
+const MOST_PAGES: u64 = 20;
+
 /// No answer so far said what time it is there.
 const UNKNOWN: i64 = i64::MIN;
 
@@ -191,6 +195,28 @@ impl TriggerApi {
     pub async fn reschedule(&self, id: &str, delay: &str) -> Result<Value, ApiError> {
         let body = json!({ "delay": delay });
         self.env(Method::POST, &["api", "v1", "runs", id, "reschedule"], &[], Some(&body)).await
+    }
+
+    /// All of them, whatever page they are on.
+    pub async fn schedules(&self) -> Result<Vec<Value>, ApiError> {
+        let mut all = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let query = [("page", page.to_string()), ("perPage", SCHEDULES.to_string())];
+            let mut reply = self.env(Method::GET, &["api", "v1", "schedules"], &query, None).await?;
+            if let Value::Array(schedules) = reply["data"].take() {
+                all.extend(schedules);
+            }
+            if reply["pagination"]["totalPages"].as_u64().is_none_or(|pages| pages <= page) {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Declared ones too: Trigger.dev's API changes nothing else about those.
+    pub async fn switch_schedule(&self, id: &str, active: bool) -> Result<Value, ApiError> {
+        let way = if active { "activate" } else { "deactivate" };
+        self.env(Method::POST, &["api", "v1", "schedules", id, way], &[], Some(&json!({}))).await
     }
 
     async fn env(

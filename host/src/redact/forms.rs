@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::MIN_REDACTED_LEN;
 
-#[derive(PartialEq, Eq, PartialOrd, Ord, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Zeroize, ZeroizeOnDrop)]
 pub(super) struct Form(Vec<u8>);
 
 impl AsRef<[u8]> for Form {
@@ -17,7 +17,7 @@ impl AsRef<[u8]> for Form {
 }
 
 /// Forms of all live secrets. Wiped on drop; the automata that are built of them hold the same bytes, and live as long as the process.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Forms {
     pub(super) exact: BTreeSet<Form>,
     /// Hex: digits may be of either case.
@@ -25,8 +25,14 @@ pub(super) struct Forms {
 }
 
 impl Forms {
-    pub(super) fn len(&self) -> usize {
-        self.exact.len() + self.any_case.len()
+    /// All of the others.
+    pub(super) fn has(&self, others: &Self) -> bool {
+        others.exact.is_subset(&self.exact) && others.any_case.is_subset(&self.any_case)
+    }
+
+    pub(super) fn join(&mut self, mut others: Self) {
+        self.exact.append(&mut others.exact);
+        self.any_case.append(&mut others.any_case);
     }
 
     /// The value, what it decodes to, and where it is a URL, its password and its `user:password` part.

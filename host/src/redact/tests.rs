@@ -200,3 +200,14 @@ proptest! {
         prop_assert!(matches!(r.redact_bytes(&bytes), Cow::Borrowed(_)));
     }
 }
+
+#[test]
+fn a_fork_knows_what_was_known_and_keeps_what_it_learns() {
+    let first = redactor("known-before-the-fork");
+    let fork = first.fork();
+    fork.register_all([&Secret::new("known-before-the-fork"), &Secret::new("learnt-after-the-fork")]);
+    first.register(&Secret::new("learnt-by-the-first"));
+    let text = "known-before-the-fork, learnt-after-the-fork, learnt-by-the-first";
+    assert_eq!(fork.redact(text), "[redacted], [redacted], learnt-by-the-first");
+    assert_eq!(first.redact(text), "[redacted], learnt-after-the-fork, [redacted]");
+}

@@ -83,6 +83,8 @@ pub struct Status {
     /// What answers on the pooled ports, such as `PgBouncer 1.18.0`. Null where there is no pgbouncer: pooled connection strings then
     /// lead to the database itself, and what breaks behind a pooler is not seen here.
     pub pooler: Option<String>,
+    /// Runs that the engine executes at once on this machine.
+    pub run_slots: usize,
 }
 
 #[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@ pub(super) async fn status(home: &Home) -> Status {
         endpoints: hub.map(|h| h.endpoints),
         clusters,
         pooler: pg::pooler_version(),
+        run_slots: crate::trigger::run_slots(),
     }
 }
 

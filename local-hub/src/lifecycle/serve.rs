@@ -25,6 +25,8 @@ use crate::tokens;
 const DATABASE: &str = "psn_hub";
 /// Of the 50 that a cluster allows: the rest is for the services' own listeners and for a person's psql.
 const POOL_SIZE: u32 = 20;
+/// A connection that was used within this time is not asked whether it still works: the cluster is this process's own child.
+const POOL_TRUST: Duration = Duration::from_secs(1);
 /// The control cluster is on this machine and up; longer means that the pool is exhausted.
 const POOL_PATIENCE: Duration = Duration::from_secs(15);
 /// Requests that run when the end comes get this long.
@@ -258,6 +260,16 @@ async fn control_database(home: &Home, control: &ClusterInfo) -> Result<PgPool, 
     let pool = PgPoolOptions::new()
         .max_connections(POOL_SIZE)
         .acquire_timeout(POOL_PATIENCE)
+        // Asking each time would be a second round trip for each statement.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > POOL_TRUST {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(control.superuser_options(DATABASE).disable_statement_logging())
         .await?;
     Ok(pool)

@@ -12,7 +12,7 @@ use super::error::{ApiError, Reply};
 use super::model::{Body, Environment};
 use super::store;
 use super::store::batches::Item;
-use super::store::runs;
+use super::store::runs::{self, Resolved};
 use super::tasks::{self, CallHeaders, Options};
 
 /// The vendor's limit.
@@ -91,25 +91,23 @@ pub(crate) async fn add_items(
     // One transaction: a crash leaves all of these lines or none, and a thousand runs do not wait for a thousand commits.
     let mut tx = state.db.begin().await?;
     let sealed = store::batches::lock(&mut tx, &id).await?;
-    let known = store::batches::indexes(&mut tx, &id).await?;
-    let (mut accepted, mut deduplicated) = (0, 0);
+    let mut known = store::batches::indexes(&mut tx, &id).await?;
+    let (mut items, mut deduplicated, mut resolved) = (Vec::new(), 0, Resolved::default());
     for line in lines {
-        if sealed || known.contains(&line.index) {
+        // Also where the call itself has an index twice.
+        if sealed || !known.insert(line.index) {
             deduplicated += 1;
             continue;
         }
-        let item = add(&mut tx, &environment, &id, line).await?;
-        match store::batches::add_item(&mut tx, &id, &item).await? {
-            true => accepted += 1,
-            false => deduplicated += 1,
-        }
+        items.push(add(&mut tx, &environment, &id, line, &mut resolved).await?);
     }
+    store::batches::add_items(&mut tx, &id, &items).await?;
     let (count, sealed) = store::batches::seal(&mut tx, &id).await?;
     tx.commit().await?;
     state.engine.wake();
     Ok(Json(json!({
         "id": id,
-        "itemsAccepted": accepted,
+        "itemsAccepted": items.len(),
         "itemsDeduplicated": deduplicated,
         "sealed": sealed,
         "enqueuedCount": count,
@@ -118,12 +116,19 @@ pub(crate) async fn add_items(
 }
 
 /// One item that is refused does not stop the others. The call's key makes a batch that is sent again find its runs.
-async fn add(tx: &mut PgConnection, environment: &Environment, batch: &str, line: Line) -> Result<Item, ApiError> {
+async fn add(
+    tx: &mut PgConnection,
+    environment: &Environment,
+    batch: &str,
+    line: Line,
+    resolved: &mut Resolved,
+) -> Result<Item, ApiError> {
     let call = CallHeaders::for_batch_item(batch, line.index);
     let made = match tasks::new_run(&line.task, line.payload, line.options, call) {
         Ok(mut new) => {
             new.batch_id = Some(batch.to_owned());
-            let created = runs::create_in(tx, &environment.id, environment.is_development(), &new).await?;
+            let development = environment.is_development();
+            let created = runs::create_with(tx, &environment.id, development, &new, resolved).await?;
             tasks::made(created, &new.task)
         }
         Err(refusal) => Err(refusal),

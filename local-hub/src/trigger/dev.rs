@@ -133,12 +133,9 @@ pub(crate) async fn start(
 ) -> Reply<Json<Value>> {
     let environment = development(environment)?;
     let lease = Lease { run: id.clone(), token: token(&snap).ok_or_else(gone)? };
-    if !queue::begin(&state.db, &lease).await? {
-        return Err(gone());
-    }
+    let mut variables = queue::begin(&state.db, &lease).await?.ok_or_else(gone)?;
     let run = find(&state, &environment, &id).await?;
     let file = store::run_worker::file_of_run(&state.db, &id).await?.unwrap_or_default();
-    let mut variables = store::envvars::values(&state.db, &environment.id).await?;
     let platform = [environment.api_key.as_str(), &state.origin, environment.project_ref.as_str()];
     for (name, value) in PLATFORM_NAMES.iter().zip(platform) {
         variables.insert((*name).to_owned(), value.to_owned());

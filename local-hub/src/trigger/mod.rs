@@ -51,6 +51,7 @@ use url::Url;
 
 use crate::runner::TaskRunner;
 use engine::EngineHandle;
+pub(crate) use engine::slots as run_slots;
 
 /// Holds the account's token, so it has no Debug.
 pub struct TriggerContext {

@@ -225,8 +225,10 @@ pub(crate) async fn create(
     let created = runs::create(&state.db, &environment.id, environment.is_development(), new).await?;
     let is_new = matches!(created, Created::New(_));
     let made = made(created, &new.task)?;
-    if is_new {
-        state.engine.wake();
+    match is_new {
+        true if new.starts_now() => state.engine.wake_ready(),
+        true => state.engine.wake(),
+        false => {}
     }
     Ok(made)
 }

@@ -1,6 +1,6 @@
 //! What the credentials at hand open: everything, or with the production key alone only that environment.
 
-use psn_plugin::prelude::*;
+use psn_plugin::{context::HubKind, prelude::*};
 
 use crate::{
     ENVIRONMENT_KEY, TOKEN, find,
@@ -21,7 +21,7 @@ pub(crate) fn access() -> Result<Access, Failure> {
         return Ok(Access::Token);
     }
     if !secrets::exists(ENVIRONMENT_KEY) {
-        let origin = "Trigger.dev, Account, Personal Access Tokens: https://cloud.trigger.dev/account/tokens";
+        let origin = format!("Trigger.dev, Account, Personal Access Tokens: {TOKENS}");
         return Ok(Access::Missing(vec![Need::secret(TOKEN, origin)]));
     }
     if let Some(noted) = notes::noted()? {
@@ -52,4 +52,30 @@ pub(crate) fn key_only() -> Check {
     .fix(SET_TOKEN)
 }
 
+/// Trigger.dev does not know the token, at whatever call of a run.
+pub(crate) fn token_rejected() -> Failure {
+    let failure = Failure::new(
+        "token-rejected",
+        "Trigger.dev rejects the access token: it was revoked, has expired, or is mistyped",
+    );
+    match context::hub_kind() {
+        // Its own come back with the next setup; a person has none to give.
+        HubKind::Local => failure.fix("psn run setup --hub local"),
+        HubKind::Cloud => failure.fix(SET_TOKEN).fix(format!("Make a new one, signed in at {TOKENS}")),
+    }
+}
+
+/// The same for the production key, which a token fetches anew.
+pub(crate) fn key_rejected() -> Failure {
+    if secrets::exists(TOKEN) {
+        return Failure::new("key-rejected", "Trigger.dev rejects the production key: it was regenerated")
+            .fix("psn run trigger-provision");
+    }
+    Failure::new("key-rejected", "Trigger.dev rejects the production key, and there is no token to fetch another")
+        .fix(SET_TOKEN)
+        .fix("psn keys set TRIGGER_SECRET_KEY --stdin")
+}
+
+/// Where a person makes a token.
+const TOKENS: &str = "https://cloud.trigger.dev/account/tokens";
 pub(crate) const SET_TOKEN: &str = "psn keys set TRIGGER_ACCESS_TOKEN --stdin";

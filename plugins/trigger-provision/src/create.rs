@@ -3,6 +3,7 @@
 use psn_plugin::prelude::*;
 
 use crate::{
+    error::Error,
     find::{self, Found, Organisation},
     notes::{self, Intent, Noted},
     trigger::{self, Org, Project},
@@ -24,8 +25,9 @@ pub(crate) fn adopt_or_create() -> Result<Noted, Failure> {
         Organisation::Known(org) => org,
         Organisation::Unlisted => {
             let project = find::unlisted_project()?.ok_or_else(|| {
+                // Asked again, it says what is needed and how to give it.
                 Failure::new("project-unclear", "An organisation's token cannot look for the hub's Trigger.dev project")
-                    .fix("psn config set trigger.project_ref VALUE")
+                    .fix("psn run trigger-provision")
             })?;
             return adopt(project);
         }
@@ -96,31 +98,29 @@ fn plan_needed(org: &Org) -> Failure {
         "plan-needed",
         format!("The Trigger.dev organisation {} has no plan yet; the free one will do", org.title),
     )
-    .fix(format!("Choose one: https://cloud.trigger.dev/orgs/{}/select-plan", org.slug))
+    .fix(format!("Choose the free plan, signed in at https://cloud.trigger.dev/orgs/{}/select-plan", org.slug))
+    .fix("psn run trigger-provision")
 }
 
-fn refused<T>(org: &Org, error: http::Error) -> Result<T, Failure> {
+fn refused<T>(org: &Org, error: Error) -> Result<T, Failure> {
     Err(match error.status() {
         PLAN_REQUIRED => plan_needed(org),
-        // Trigger.dev has the same words for every reason; with so many projects it is most likely their number.
-        Some(400) if find::projects(&org.slug)?.len() >= FREE_PROJECTS => {
-            let message =
-                format!("{} has {FREE_PROJECTS} Trigger.dev projects or more, and may have no other", org.title);
-            Failure::new("project-limit", message)
-                .fix(
-                    "psn config set trigger.project_ref VALUE, with the reference (proj_…) of a project to use instead",
-                )
-                .fix(format!(
-                    "Or delete a project, or choose a plan with more: https://cloud.trigger.dev/orgs/{}",
-                    org.slug
-                ))
-        }
         Some(400 | 404..=422) => {
-            Failure::new("create-refused", format!("Trigger.dev refused to create the project: {}", error.message))
-                .fix(
-                    "psn config set trigger.project_ref VALUE, with the reference (proj_…) of a project to use instead",
-                )
-                .fix(format!("Or see what is wrong with the organisation: https://cloud.trigger.dev/orgs/{}", org.slug))
+            let there = find::projects(org)?;
+            // Trigger.dev has the same words for every reason; with so many projects it is most likely their number.
+            let failure = if error.status() == Some(400) && there.len() >= FREE_PROJECTS {
+                let message =
+                    format!("{} has {FREE_PROJECTS} Trigger.dev projects or more, and may have no other", org.title);
+                Failure::new("project-limit", message)
+            } else {
+                Failure::new("create-refused", format!("Trigger.dev refused to create the project: {}", error.message))
+            };
+            let failure = find::choose_project(failure, &there);
+            let failure = failure.fix(format!(
+                "Make room or choose a larger plan, signed in at https://cloud.trigger.dev/orgs/{}",
+                org.slug
+            ));
+            failure.fix("psn run trigger-provision")
         }
         _ => error.into(),
     })

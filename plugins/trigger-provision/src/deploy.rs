@@ -4,6 +4,7 @@ use psn_plugin::prelude::*;
 
 use crate::{
     access, environment,
+    error::Error,
     notes::Noted,
     plan,
     tasks::{Task, Tasks, Way},
@@ -68,12 +69,9 @@ pub(crate) fn look(noted: &Noted, tasks: &Tasks) -> Result<Deployed, Failure> {
         checks.push(if first.active || of_task.any(|schedule| schedule.active) {
             Check::pass(name, format!("✓ {id} is scheduled: {}", first.generator.expression))
         } else {
-            // A person switched it off; switching it on again is theirs too.
-            let org = &noted.org;
-            Check::warn(name, format!("✗ The schedule of {id} is switched off")).fix(format!(
-                "Switch it on, under Schedules in the project {}: https://cloud.trigger.dev/orgs/{org}",
-                noted.name
-            ))
+            // A person switched it off; switching it on again is theirs too. A deployment leaves it as it is.
+            Check::warn(name, format!("✗ The schedule of {id} is switched off"))
+                .fix(format!("psn task schedules activate {id}"))
         });
     }
     Ok(Deployed::Complete(checks))
@@ -95,8 +93,8 @@ impl From<Failure> for Refused {
     }
 }
 
-impl From<http::Error> for Refused {
-    fn from(error: http::Error) -> Self {
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
         Self::Otherwise(error.into())
     }
 }
@@ -110,7 +108,7 @@ pub(crate) fn bring_up_to_date(noted: &Noted, mut tasks: Tasks) -> Result<Tasks,
             Err(Refused::Deployment { version, error }) => (version, error),
         };
         let Some(less) = plan::less(noted, &tasks, &error)? else {
-            return Err(ended_badly(&version, &error));
+            return Err(ended_badly(noted, &version, &error));
         };
         tasks = less;
         // The deployed tasks read there what the plan leaves of their schedules.
@@ -122,7 +120,7 @@ fn attempt(noted: &Noted, tasks: &Tasks) -> Result<(), Refused> {
     let force = match look(noted, tasks)? {
         Deployed::Complete(_) => return Ok(()),
         Deployed::Incomplete { id_used, .. } => id_used,
-        Deployed::KeyRejected => return Err(key_rejected().into()),
+        Deployed::KeyRejected => return Err(access::key_rejected().into()),
     };
     let deployment = match tasks.way {
         Way::Direct => directly(tasks, force)?,
@@ -140,21 +138,8 @@ fn attempt(noted: &Noted, tasks: &Tasks) -> Result<(), Refused> {
             let message = format!("Version {} is deployed, but {reason}", deployment.version);
             Err(Failure::new("deploy-incomplete", message).fix("psn run trigger-provision").into())
         }
-        Deployed::KeyRejected => Err(key_rejected().into()),
+        Deployed::KeyRejected => Err(access::key_rejected().into()),
     }
-}
-
-fn key_rejected() -> Failure {
-    if !secrets::exists(crate::TOKEN) {
-        return Failure::new(
-            "key-rejected",
-            "Trigger.dev rejects the production key, and there is no token to fetch another",
-        )
-        .fix(access::SET_TOKEN)
-        .fix("psn keys set TRIGGER_SECRET_KEY --stdin");
-    }
-    Failure::new("key-rejected", "Trigger.dev rejects the production key that it answered just now")
-        .fix("psn run trigger-provision")
 }
 
 /// The local hub runs the components as they are: it is told about them in the words of Trigger.dev's own build machines.
@@ -184,7 +169,7 @@ fn directly(tasks: &Tasks, force: bool) -> Result<Deployment, Refused> {
 }
 
 /// The refusal of a registration says little; the deployment that it ended says which rule it was.
-fn registration_refused(started: &Started, error: http::Error) -> Refused {
+fn registration_refused(started: &Started, error: Error) -> Refused {
     if !matches!(error.status(), Some(400 | 404..=422)) {
         return error.into();
     }
@@ -283,7 +268,7 @@ fn npm(args: &[&str], what: &str) -> Result<(), Failure> {
     Err(Failure::new("deploy-failed", message).fix("psn run trigger-provision").fix("psn task export psn-tasks"))
 }
 
-fn wait(mut look: impl FnMut() -> Result<Option<Deployment>, http::Error>) -> Result<Deployment, Refused> {
+fn wait(mut look: impl FnMut() -> Result<Option<Deployment>, Error>) -> Result<Deployment, Refused> {
     let (mut pause, mut waited) = (FIRST_PAUSE_MS, 0);
     loop {
         match look()? {
@@ -311,15 +296,15 @@ fn wait(mut look: impl FnMut() -> Result<Option<Deployment>, http::Error>) -> Re
 fn too_slow(status: &str) -> Failure {
     let minutes = PATIENCE_MS / 60_000;
     Failure::new("deploy-slow", format!("The deployment is still {status} after {minutes} minutes"))
-        .fix("Run the same command again: it goes on waiting")
+        .fix("psn run trigger-provision")
         .retry_after_ms(SLOW_RETRY_MS)
 }
 
-fn ended_badly(version: &str, error: &DeploymentError) -> Failure {
+fn ended_badly(noted: &Noted, version: &str, error: &DeploymentError) -> Failure {
     if error.name == "SchedulePlanLimitError" {
         return Failure::new("schedule-plan-limit", format!("Trigger.dev refuses the schedule: {}", error.message))
             .fix("psn config set trigger.schedules hourly")
-            .fix("Or choose a plan that allows more: https://cloud.trigger.dev");
+            .fix(plan::larger(noted));
     }
     failed(version, &error.message)
 }
@@ -329,7 +314,7 @@ fn failed(version: &str, reason: &str) -> Failure {
         .fix("psn run trigger-provision")
 }
 
-fn refused(error: http::Error) -> Failure {
+fn refused(error: Error) -> Failure {
     match error.status() {
         Some(400 | 404..=422) => {
             Failure::new("deploy-refused", format!("Trigger.dev refused the tasks: {}", error.message))

@@ -14,13 +14,23 @@ pub(crate) enum Organisation {
     Unlisted,
 }
 
+/// Projects that an error names; the others are in the dashboard.
+const SHOWN_PROJECTS: usize = 10;
+
 /// What Trigger.dev answers where a token is good, but not for this.
 const NOT_FOR_THIS_TOKEN: [Option<u16>; 2] = [Some(401), Some(403)];
 
 /// The one that a person named, or the only one there is. Among several nobody guesses: it decides who pays.
 pub(crate) fn organisation() -> Result<Organisation, Failure> {
     let orgs = match trigger::orgs() {
-        Err(error) if NOT_FOR_THIS_TOKEN.contains(&error.status()) => return Ok(Organisation::Unlisted),
+        Err(error) if NOT_FOR_THIS_TOKEN.contains(&error.status()) => {
+            // One that was revoked just now is answered in the same way.
+            token_is_good()?;
+            match trigger::orgs() {
+                Err(error) if NOT_FOR_THIS_TOKEN.contains(&error.status()) => return Ok(Organisation::Unlisted),
+                orgs => orgs?,
+            }
+        }
         orgs => orgs?,
     };
     let named = context::setting("trigger.org");
@@ -34,7 +44,8 @@ pub(crate) fn organisation() -> Result<Organisation, Failure> {
     }
     match orgs.as_slice() {
         [] => Err(Failure::new("no-organisation", "The Trigger.dev account has no organisation yet")
-            .fix("Create one: https://cloud.trigger.dev/orgs/new")),
+            .fix("Create one, signed in at https://cloud.trigger.dev/orgs/new")
+            .fix("psn run trigger-provision")),
         [only] => Ok(Organisation::Known(only.clone())),
         several => {
             let names: Vec<_> = several.iter().map(|org| format!("{} is {}", org.slug, org.title)).collect();
@@ -49,16 +60,24 @@ pub(crate) fn choose_org<S: AsRef<str>>(failure: Failure, slugs: &[S]) -> Failur
     slugs.iter().fold(failure, |failure, slug| failure.fix(format!("psn config set trigger.org {}", slug.as_ref())))
 }
 
+/// The same for projects, whose references say nothing to a person: the message has their names.
+pub(crate) fn choose_project(mut failure: Failure, projects: &[Project]) -> Failure {
+    if projects.is_empty() {
+        return failure;
+    }
+    let shown = &projects[..projects.len().min(SHOWN_PROJECTS)];
+    let names: Vec<_> = shown.iter().map(|one| format!("{} is {}", one.external_ref, one.name)).collect();
+    let more = projects.len() - shown.len();
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    failure.message = format!("{}; there are: {}{more}", failure.message, names.join(", "));
+    shown
+        .iter()
+        .fold(failure, |failure, one| failure.fix(format!("psn config set trigger.project_ref {}", one.external_ref)))
+}
+
 /// Asked first, so that a token that is none is told from one that may not do something.
 pub(crate) fn token_is_good() -> Result<(), Failure> {
-    trigger::whoami().map_err(|error| match error.status() {
-        Some(401) => {
-            Failure::new("token-rejected", "Trigger.dev rejects the access token: it was revoked, or mistyped")
-                .fix("psn run keys")
-                .fix("psn keys set TRIGGER_ACCESS_TOKEN --stdin")
-        }
-        _ => error.into(),
-    })
+    Ok(trigger::whoami()?)
 }
 
 /// For credentials that list no projects: only a person can say which one is the hub's.
@@ -73,16 +92,18 @@ pub(crate) fn project_need() -> Need {
 pub(crate) fn unlisted_project() -> Result<Option<Project>, Failure> {
     let Some(chosen) = context::setting("trigger.project_ref") else { return Ok(None) };
     let Some(production) = trigger::production(&chosen)? else {
-        return Err(project_not_found(&format!("The organisation's token opens no project {chosen}")));
+        return Err(project_not_found(&format!("The organisation's token opens no project {chosen}"), &[]));
     };
     let organization = Org { id: String::new(), title: String::new(), slug: String::new() };
     let project = Project { id: production.project_id, external_ref: chosen, name: production.name, organization };
     Ok(Some(project))
 }
 
-fn project_not_found(message: &str) -> Failure {
-    Failure::new("project-not-found", format!("{message}, which trigger.project_ref names"))
-        .fix("psn config set trigger.project_ref VALUE, with an existing project's reference; or remove the line from config/psn.toml")
+/// Without `trigger.project_ref` psn looks for a project of the hub's own, and makes it where there is none; a token that cannot look
+/// is asked for another reference.
+fn project_not_found(message: &str, there: &[Project]) -> Failure {
+    let failure = Failure::new("project-not-found", format!("{message}, which trigger.project_ref names"));
+    choose_project(failure, there).fix("psn config unset trigger.project_ref")
 }
 
 /// Unique per hub unless a person chose one, so that a project can be found again by it alone.
@@ -100,13 +121,16 @@ pub(crate) fn project(org: &Org) -> Result<Found, Failure> {
     let Some(chosen) = context::setting("trigger.project_ref") else {
         return by_name(&project_name(), &org.slug);
     };
-    let found = projects(&org.slug)?.into_iter().find(|project| project.external_ref == chosen);
-    found.map(Found::One).ok_or_else(|| project_not_found(&format!("{} has no project {chosen}", org.title)))
+    let mut there = projects(org)?;
+    match there.iter().position(|project| project.external_ref == chosen) {
+        Some(at) => Ok(Found::One(there.swap_remove(at))),
+        None => Err(project_not_found(&format!("{} has no project {chosen}", org.title), &there)),
+    }
 }
 
 /// Trigger.dev's names are not unique: two of the same are too many.
 pub(crate) fn by_name(name: &str, org: &str) -> Result<Found, Failure> {
-    let mut matching = projects(org)?;
+    let mut matching = projects_of(org)?;
     matching.retain(|project| project.name == name);
     match matching.len() {
         0 => Ok(Found::Nothing),
@@ -118,7 +142,7 @@ pub(crate) fn by_name(name: &str, org: &str) -> Result<Found, Failure> {
             let failure = refs
                 .iter()
                 .fold(failure, |failure, chosen| failure.fix(format!("psn config set trigger.project_ref {chosen}")));
-            Err(failure.fix(format!("Or delete the others: https://cloud.trigger.dev/orgs/{org}")))
+            Err(failure.fix(format!("Delete the others, signed in at https://cloud.trigger.dev/orgs/{org}")))
         }
     }
 }
@@ -131,9 +155,16 @@ pub(crate) fn is_there(noted: &Noted) -> Result<bool, Failure> {
     Ok(projects.iter().any(|project| project.id == noted.id))
 }
 
-pub(crate) fn projects(org: &str) -> Result<Vec<Project>, Failure> {
-    trigger::projects(org)?.ok_or_else(|| {
-        Failure::new("organisation-not-found", format!("Trigger.dev has no organisation {org} any more"))
-            .fix("Set trigger.org in config/psn.toml to an existing organisation")
-    })
+pub(crate) fn projects(org: &Org) -> Result<Vec<Project>, Failure> {
+    projects_of(&org.slug)
+}
+
+fn projects_of(org: &str) -> Result<Vec<Project>, Failure> {
+    if let Some(projects) = trigger::projects(org)? {
+        return Ok(projects);
+    }
+    let failure = Failure::new("organisation-not-found", format!("Trigger.dev has no organisation {org} any more"));
+    let others = trigger::orgs()?;
+    let slugs: Vec<_> = others.iter().map(|org| org.slug.as_str()).collect();
+    Err(choose_org(failure, &slugs).fix("psn run trigger-provision"))
 }

@@ -5,6 +5,7 @@ mod access;
 mod create;
 mod deploy;
 mod environment;
+mod error;
 mod find;
 mod notes;
 mod plan;
@@ -176,7 +177,7 @@ fn inspect_noted(noted: &Noted, tasks: &Tasks, mut notices: Vec<Check>) -> Resul
     }
     let message = format!("The Trigger.dev project {} runs {}", noted.name, tasks.names());
     notices.splice(..0, checks);
-    notices.extend(plan::checks(tasks));
+    notices.extend(plan::checks(noted, tasks));
     Ok(State::ready(report(message, noted, tasks).checks(notices)))
 }
 

@@ -69,8 +69,14 @@ pub(crate) fn accepted(noted: &Noted, tasks: &Tasks) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What only a person can do about a plan.
+pub(crate) fn larger(noted: &Noted) -> String {
+    let org = if noted.org.is_empty() { String::new() } else { format!("/orgs/{}/settings/billing", noted.org) };
+    format!("Choose a larger plan, signed in at https://cloud.trigger.dev{org}")
+}
+
 /// So that nobody wonders why a task comes less often than its manifest says.
-pub(crate) fn checks(tasks: &Tasks) -> Vec<Check> {
+pub(crate) fn checks(noted: &Noted, tasks: &Tasks) -> Vec<Check> {
     let Limits { hourly, schedules } = &tasks.limits;
     let mut left = Vec::new();
     if *hourly {
@@ -80,9 +86,15 @@ pub(crate) fn checks(tasks: &Tasks) -> Vec<Check> {
     if left.is_empty() {
         return Vec::new();
     }
-    let message = format!("✗ The Trigger.dev plan allows {}; the tasks were changed to that", left.join(" and "));
-    vec![
-        Check::warn("schedules", message)
-            .fix("Choose a plan with more: https://cloud.trigger.dev; then: psn config set trigger.schedules exact"),
-    ]
+    let left = left.join(" and ");
+    // Whoever said so wants it so.
+    if schedules.is_none() && context::setting(SETTING).as_deref() == Some(HOURLY) {
+        return vec![Check::pass("schedules", format!("✓ trigger.schedules asks for {left}"))];
+    }
+    let message = format!("✗ The Trigger.dev plan allows {left}; the tasks were changed to that");
+    let mut check = Check::warn("schedules", message);
+    if schedules.is_none() {
+        check = check.fix("psn config set trigger.schedules hourly");
+    }
+    vec![check.fix(larger(noted)).fix("psn config set trigger.schedules exact")]
 }

@@ -4,6 +4,8 @@
 use psn_plugin::{http, http::path, prelude::*};
 use serde::Deserialize;
 
+use crate::error::Error;
+
 /// Without it Trigger.dev answers in older words.
 const API_VERSION: (&str, &str) = ("x-trigger-api-version", "2025-07-16");
 /// Schedules per page, and pages read at most.
@@ -78,8 +80,9 @@ fn either() -> http::Service<'static> {
 }
 
 /// Says only whether the token is one: an organisation's is nobody's, and what comes back is of no use here.
-pub(crate) fn whoami() -> Result<(), http::Error> {
-    account().get("/api/v2/whoami").retry_when_busy().send()?.success().map(drop)
+pub(crate) fn whoami() -> Result<(), Error> {
+    account().get("/api/v2/whoami").retry_when_busy().send()?.success()?;
+    Ok(())
 }
 
 /// A project as an organisation's token sees it.
@@ -91,64 +94,68 @@ pub(crate) struct Production {
 }
 
 /// None where the token sees no such project. Its key is kept by the manifest's `capture`.
-pub(crate) fn production(external_ref: &str) -> Result<Option<Production>, http::Error> {
+pub(crate) fn production(external_ref: &str) -> Result<Option<Production>, Error> {
     let reply = account().get(path!("/api/v1/projects/{}/prod", external_ref)).retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(None);
     }
-    reply.success()?.json().map(Some)
+    Ok(Some(reply.success()?.json()?))
 }
 
-pub(crate) fn orgs() -> Result<Vec<Org>, http::Error> {
-    account().get("/api/v1/orgs").retry_when_busy().send()?.success()?.json()
+pub(crate) fn orgs() -> Result<Vec<Org>, Error> {
+    Ok(account().get("/api/v1/orgs").retry_when_busy().send()?.success()?.json()?)
 }
 
 /// None where there is no such organisation any more.
-pub(crate) fn projects(org: &str) -> Result<Option<Vec<Project>>, http::Error> {
+pub(crate) fn projects(org: &str) -> Result<Option<Vec<Project>>, Error> {
     let reply = account().get(path!("/api/v1/orgs/{}/projects", org)).retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(None);
     }
-    reply.success()?.json().map(Some)
+    Ok(Some(reply.success()?.json()?))
 }
 
 /// Not repeatable: names are not unique, and the route knows no idempotency key.
-pub(crate) fn create(org: &str, name: &str) -> Result<Project, http::Error> {
+pub(crate) fn create(org: &str, name: &str) -> Result<Project, Error> {
     let request = account().post(path!("/api/v1/orgs/{}/projects", org)).json(&json!({ "name": name }));
-    request.send()?.success()?.json()
+    Ok(request.send()?.success()?.json()?)
 }
 
 /// An organisation without a plan cannot have projects. 409: it has one already.
-pub(crate) fn activate_free_plan(org: &str) -> Result<(), http::Error> {
+pub(crate) fn activate_free_plan(org: &str) -> Result<(), Error> {
     let request = account().post(path!("/api/v1/orgs/{}/activate-free-plan", org)).json(&json!({}));
     let reply = request.idempotent().send()?;
     if reply.status() == 409 {
         return Ok(());
     }
-    reply.success().map(drop)
+    reply.success()?;
+    Ok(())
 }
 
 /// Whether it was there.
-pub(crate) fn delete(external_ref: &str) -> Result<bool, http::Error> {
+pub(crate) fn delete(external_ref: &str) -> Result<bool, Error> {
     let reply = account().delete(path!("/api/v1/projects/{}", external_ref)).idempotent().retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(false);
     }
-    reply.success().map(|_| true)
+    reply.success()?;
+    Ok(true)
 }
 
 /// Has Trigger.dev answer the project's reference; the manifest's `capture` puts it where the host keeps it.
-pub(crate) fn keep_project_ref(external_ref: &str) -> Result<(), http::Error> {
-    account().get(path!("/api/v1/projects/{}", external_ref)).retry_when_busy().send()?.success().map(drop)
+pub(crate) fn keep_project_ref(external_ref: &str) -> Result<(), Error> {
+    account().get(path!("/api/v1/projects/{}", external_ref)).retry_when_busy().send()?.success()?;
+    Ok(())
 }
 
 /// Has Trigger.dev answer the production key; the manifest's `capture` puts it where the host keeps it.
-pub(crate) fn keep_environment_key(external_ref: &str) -> Result<(), http::Error> {
-    account().get(path!("/api/v1/projects/{}/prod", external_ref)).retry_when_busy().send()?.success().map(drop)
+pub(crate) fn keep_environment_key(external_ref: &str) -> Result<(), Error> {
+    account().get(path!("/api/v1/projects/{}/prod", external_ref)).retry_when_busy().send()?.success()?;
+    Ok(())
 }
 
 /// Names only: Trigger.dev shows no values of secrets.
-pub(crate) fn variables(external_ref: &str) -> Result<Vec<String>, http::Error> {
+pub(crate) fn variables(external_ref: &str) -> Result<Vec<String>, Error> {
     #[derive(Deserialize)]
     struct Variable {
         name: String,
@@ -158,23 +165,19 @@ pub(crate) fn variables(external_ref: &str) -> Result<Vec<String>, http::Error> 
 }
 
 /// Sets all of them, whatever they were.
-pub(crate) fn import_variables(
-    external_ref: &str,
-    variables: serde_json::Value,
-    secret: bool,
-) -> Result<(), http::Error> {
+pub(crate) fn import_variables(external_ref: &str, variables: serde_json::Value, secret: bool) -> Result<(), Error> {
     either()
         .post(path!("/api/v1/projects/{}/envvars/prod/import", external_ref))
         .json(&json!({ "variables": variables, "override": true, "isSecret": secret }))
         .idempotent()
         .retry_when_busy()
         .send()?
-        .success()
-        .map(drop)
+        .success()?;
+    Ok(())
 }
 
 /// The task ids of the deployment that runs now; none where nothing runs.
-pub(crate) fn current_tasks(external_ref: &str) -> Result<Vec<String>, http::Error> {
+pub(crate) fn current_tasks(external_ref: &str) -> Result<Vec<String>, Error> {
     #[derive(Deserialize)]
     struct Reply {
         worker: Worker,
@@ -196,20 +199,20 @@ pub(crate) fn current_tasks(external_ref: &str) -> Result<Vec<String>, http::Err
 }
 
 /// The promoted deployment.
-pub(crate) fn current_deployment() -> Result<Option<Deployment>, http::Error> {
+pub(crate) fn current_deployment() -> Result<Option<Deployment>, Error> {
     let reply = environment().get("/api/v1/deployments/current").retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(None);
     }
-    reply.success()?.json().map(Some)
+    Ok(Some(reply.success()?.json()?))
 }
 
-pub(crate) fn deployment(id: &str) -> Result<Deployment, http::Error> {
-    environment().get(path!("/api/v1/deployments/{}", id)).retry_when_busy().send()?.success()?.json()
+pub(crate) fn deployment(id: &str) -> Result<Deployment, Error> {
+    Ok(environment().get(path!("/api/v1/deployments/{}", id)).retry_when_busy().send()?.success()?.json()?)
 }
 
 /// The newest deployment that was given this id of ours.
-pub(crate) fn deployment_by_external_id(external_id: &str) -> Result<Option<Deployment>, http::Error> {
+pub(crate) fn deployment_by_external_id(external_id: &str) -> Result<Option<Deployment>, Error> {
     #[derive(Deserialize)]
     struct Reply {
         data: Vec<Deployment>,
@@ -229,7 +232,7 @@ pub(crate) struct Started {
 }
 
 /// `force` makes a new one even where the external id was used before.
-pub(crate) fn start_deployment(content_hash: &str, external_id: &str, force: bool) -> Result<Started, http::Error> {
+pub(crate) fn start_deployment(content_hash: &str, external_id: &str, force: bool) -> Result<Started, Error> {
     let request = environment().post("/api/v1/deployments").json(&json!({
         "contentHash": content_hash,
         "externalId": external_id,
@@ -240,11 +243,11 @@ pub(crate) fn start_deployment(content_hash: &str, external_id: &str, force: boo
     }));
     // The external id makes a second request answer the first one's deployment.
     let request = if force { request } else { request.idempotent() };
-    request.retry_when_busy().send()?.success()?.json()
+    Ok(request.retry_when_busy().send()?.success()?.json()?)
 }
 
 /// Answers Trigger.dev's warnings about the tasks.
-pub(crate) fn register_tasks(deployment: &str, body: &serde_json::Value) -> Result<Vec<String>, http::Error> {
+pub(crate) fn register_tasks(deployment: &str, body: &serde_json::Value) -> Result<Vec<String>, Error> {
     #[derive(Deserialize)]
     struct Reply {
         #[serde(default)]
@@ -260,19 +263,20 @@ pub(crate) fn register_tasks(deployment: &str, body: &serde_json::Value) -> Resu
 }
 
 /// A stream of events; the last one says how it ended. None: well; else Trigger.dev's words.
-pub(crate) fn finalize(deployment: &str, image_digest: &str) -> Result<Option<String>, http::Error> {
+pub(crate) fn finalize(deployment: &str, image_digest: &str) -> Result<Option<String>, Error> {
     let body = json!({ "imageDigest": image_digest, "skipPromotion": false, "skipPushToRegistry": true });
     let request = environment().post(path!("/api/v3/deployments/{}/finalize", deployment)).json(&body);
     let reply = request.retry_when_busy().send()?.success()?;
     Ok(error_event(&reply.text()))
 }
 
-pub(crate) fn promote(version: &str) -> Result<(), http::Error> {
+pub(crate) fn promote(version: &str) -> Result<(), Error> {
     let request = environment().post(path!("/api/v1/deployments/{}/promote", version)).json(&json!({}));
-    request.idempotent().retry_when_busy().send()?.success().map(drop)
+    request.idempotent().retry_when_busy().send()?.success()?;
+    Ok(())
 }
 
-pub(crate) fn schedules() -> Result<Vec<Schedule>, http::Error> {
+pub(crate) fn schedules() -> Result<Vec<Schedule>, Error> {
     #[derive(Deserialize)]
     struct Reply {
         data: Vec<Schedule>,

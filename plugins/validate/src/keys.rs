@@ -2,7 +2,7 @@
 
 use psn_plugin::{context::HubKind, http, prelude::*};
 
-use crate::{bad, good, went_wrong};
+use crate::{ENVIRONMENT_KEY, TOKEN, bad, good, went_wrong};
 
 /// What config/hub.env must have for the hub to work.
 const MADE_BY_SETUP: [(&str, &str); 4] = [
@@ -13,11 +13,19 @@ const MADE_BY_SETUP: [(&str, &str); 4] = [
 ];
 
 pub(crate) fn check() -> Vec<Check> {
-    vec![
-        made_by_setup(),
-        brought("NEON_API_KEY", "Neon", http::service("neon").get("/auth")),
-        brought("TRIGGER_ACCESS_TOKEN", "Trigger.dev", http::service("trigger").get("/api/v2/whoami")),
-    ]
+    vec![made_by_setup(), brought("NEON_API_KEY", "Neon", http::service("neon").get("/auth")), token()]
+}
+
+/// Without it the production key still shows most of what is deployed: that is said, and the hub works.
+fn token() -> Check {
+    if !secrets::exists(TOKEN) && secrets::exists(ENVIRONMENT_KEY) && context::hub_kind() == HubKind::Cloud {
+        let message = format!(
+            "✗ {TOKEN} is not there: with {ENVIRONMENT_KEY} alone psn checks the key, the project of trigger.project_ref, its \
+             deployment and its schedules; it cannot look for projects, fetch another key or deploy"
+        );
+        return Check::warn(format!("key.{TOKEN}"), message).fix(format!("psn keys set {TOKEN} --stdin"));
+    }
+    brought(TOKEN, "Trigger.dev", http::service("trigger").get("/api/v2/whoami"))
 }
 
 fn made_by_setup() -> Check {

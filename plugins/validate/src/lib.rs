@@ -7,6 +7,11 @@ mod tasks;
 
 use psn_plugin::prelude::*;
 
+/// A person's, or an organisation's.
+const TOKEN: &str = "TRIGGER_ACCESS_TOKEN";
+/// Of the project's production environment.
+const ENVIRONMENT_KEY: &str = "TRIGGER_SECRET_KEY";
+
 struct Validate;
 
 psn_plugin::export_step!(Validate);

@@ -3,7 +3,7 @@
 use psn_plugin::{http, http::path, prelude::*};
 use serde::Deserialize;
 
-use crate::{bad, good, unknown, went_wrong};
+use crate::{ENVIRONMENT_KEY, TOKEN, bad, good, unknown, went_wrong};
 
 const FIX: &str = "psn run trigger-provision";
 /// Without it Trigger.dev answers in older words.
@@ -11,27 +11,33 @@ const API_VERSION: (&str, &str) = ("x-trigger-api-version", "2025-07-16");
 /// Schedules per page: more than a project's plan allows.
 const SCHEDULES: u32 = 100;
 
+/// The project, as far as it is known, and the service that answers for it.
+struct Opened {
+    reference: String,
+    service: http::Service<'static>,
+}
+
 pub(crate) fn check() -> Vec<Check> {
-    let (project, project_ref) = project();
+    let asked = secrets::exists(TOKEN).then(project);
     let (key, key_works) = environment_key();
-    let deployed = if key_works { deployment(project_ref.as_deref()) } else { without_key() };
+    let (project, opened) = asked.unwrap_or_else(|| project_of_key(key_works));
+    let deployed = if key_works { deployment(opened.as_ref()) } else { without_key() };
     [project, key].into_iter().chain(deployed).collect()
 }
 
-fn project() -> (Check, Option<String>) {
+const PROJECT: &str = "trigger.project";
+
+fn project() -> (Check, Option<Opened>) {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Project {
         external_ref: String,
         name: String,
     }
-    let name = "trigger.project";
+    let name = PROJECT;
     let ask = || -> Result<Vec<Project>, http::Error> {
         http::service("trigger").get("/api/v1/projects").retry_when_busy().send()?.success()?.json()
     };
-    if !secrets::exists("TRIGGER_ACCESS_TOKEN") {
-        return (unknown(name, "Without TRIGGER_ACCESS_TOKEN nobody can ask for the project"), None);
-    }
     let projects = match ask() {
         Ok(projects) => projects,
         Err(error) => return (went_wrong(name, error), None),
@@ -48,25 +54,56 @@ fn project() -> (Check, Option<String>) {
             let wanted = chosen.as_deref().unwrap_or(&wanted);
             (bad(name, format!("Trigger.dev has no project {wanted}")).fix(FIX), None)
         }
-        [one] => (good(name, format!("The Trigger.dev project {} is there", one.name)), Some(one.external_ref.clone())),
-        several => {
-            let check = bad(name, format!("Trigger.dev has {} projects named {wanted}", several.len()))
-                .fix("Set trigger.project_ref in config/psn.toml to the one that is the hub's");
-            (check, None)
+        [one] => {
+            let opened = Opened { reference: one.external_ref.clone(), service: http::service("trigger") };
+            (good(name, format!("The Trigger.dev project {} is there", one.name)), Some(opened))
         }
+        several => {
+            let check = bad(name, format!("Trigger.dev has {} projects named {wanted}", several.len()));
+            let choose = |check: Check, one: &&Project| {
+                check.fix(format!("psn config set trigger.project_ref {}", one.external_ref))
+            };
+            (several.iter().fold(check, choose), None)
+        }
+    }
+}
+
+/// A key does not say which project it opens; it refuses every other.
+fn project_of_key(key_works: bool) -> (Check, Option<Opened>) {
+    let name = PROJECT;
+    if !key_works {
+        return (unknown(name, format!("Without {TOKEN} nobody can ask for the project")), None);
+    }
+    let Some(reference) = context::setting("trigger.project_ref") else {
+        let message = format!("Without {TOKEN} only trigger.project_ref says which project the production key is for");
+        return (Check::skip(name, format!("– {message}")).fix(format!("psn keys set {TOKEN} --stdin")), None);
+    };
+    let opened = Opened { reference, service: http::service("trigger-env") };
+    let reference = &opened.reference;
+    match deployed_tasks(&opened) {
+        Ok(_) => (good(name, format!("The production key opens the project {reference}")), Some(opened)),
+        Err(error) if matches!(error.status(), Some(400 | 401 | 403)) => {
+            let message = format!("The production key is not for {reference}, which trigger.project_ref names");
+            let check = bad(name, format!("{message}: {}", error.message));
+            (check.fix("psn keys set TRIGGER_SECRET_KEY --stdin").fix("psn config unset trigger.project_ref"), None)
+        }
+        Err(error) => (went_wrong(name, error), None),
     }
 }
 
 fn environment_key() -> (Check, bool) {
     let name = "trigger.key";
-    if !secrets::exists("TRIGGER_SECRET_KEY") {
+    if !secrets::exists(ENVIRONMENT_KEY) {
         return (bad(name, "TRIGGER_SECRET_KEY, the project's production key, is not there").fix(FIX), false);
     }
     let request = http::service("trigger-env").get("/api/v1/runs").query("page[size]", 1);
     match request.header(API_VERSION.0, API_VERSION.1).retry_when_busy().send().and_then(http::Response::success) {
         Ok(_) => (good(name, "Trigger.dev accepts the project's production key"), true),
         Err(error) if matches!(error.status(), Some(401 | 403)) => {
-            (bad(name, format!("Trigger.dev rejects the project's production key: {}", error.message)).fix(FIX), false)
+            let check = bad(name, format!("Trigger.dev rejects the project's production key: {}", error.message));
+            // A token fetches another; without one a person does.
+            let fix = if secrets::exists(TOKEN) { FIX } else { "psn keys set TRIGGER_SECRET_KEY --stdin" };
+            (check.fix(fix), false)
         }
         Err(error) => (went_wrong(name, error), false),
     }
@@ -89,13 +126,13 @@ struct Task {
     cron: Option<String>,
 }
 
-fn deployment(project_ref: Option<&str>) -> Vec<Check> {
+fn deployment(opened: Option<&Opened>) -> Vec<Check> {
     let name = "deployment";
     let wanted: Tasks = match hub::facts("tasks") {
         Ok(tasks) => tasks,
         Err(error) => return vec![went_wrong(name, error)],
     };
-    let Current { check, few_schedules } = match current(&wanted, project_ref) {
+    let Current { check, few_schedules } = match current(&wanted, opened) {
         Ok(current) => current,
         Err(error) => went_wrong(name, error).into(),
     };
@@ -122,7 +159,7 @@ impl From<Check> for Current {
     }
 }
 
-fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Current, http::Error> {
+fn current(wanted: &Tasks, opened: Option<&Opened>) -> Result<Current, http::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Deployment {
@@ -144,8 +181,8 @@ fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Current, http::E
     let few_schedules = parts.any(|part| part.parse::<u32>().is_ok());
     let ids: Vec<_> = wanted.tasks.iter().map(|task| task.id.as_str()).collect();
     let mut said = format!("Version {version} is deployed");
-    if let Some(project_ref) = project_ref {
-        let there = deployed_tasks(project_ref)?;
+    if let Some(opened) = opened {
+        let there = deployed_tasks(opened)?;
         let missing: Vec<_> = ids.iter().filter(|id| !there.iter().any(|slug| slug == *id)).copied().collect();
         if !missing.is_empty() {
             let message = format!("The deployed version {version} lacks {}", missing.join(", "));
@@ -156,7 +193,7 @@ fn current(wanted: &Tasks, project_ref: Option<&str>) -> Result<Current, http::E
     Ok(Current { check: good(name, said), few_schedules })
 }
 
-fn deployed_tasks(project_ref: &str) -> Result<Vec<String>, http::Error> {
+fn deployed_tasks(opened: &Opened) -> Result<Vec<String>, http::Error> {
     #[derive(Deserialize)]
     struct Reply {
         worker: Worker,
@@ -169,8 +206,8 @@ fn deployed_tasks(project_ref: &str) -> Result<Vec<String>, http::Error> {
     struct Deployed {
         slug: String,
     }
-    let request = http::service("trigger").get(path!("/api/v1/projects/{}/prod/workers/current", project_ref));
-    let reply = request.retry_when_busy().send()?;
+    let path = path!("/api/v1/projects/{}/prod/workers/current", opened.reference);
+    let reply = opened.service.get(path).retry_when_busy().send()?;
     if reply.status() == 404 {
         return Ok(Vec::new());
     }
@@ -212,5 +249,5 @@ fn schedule(task: &Task, schedules: &[Schedule], few_schedules: bool) -> Check {
         return good(name, format!("{} is scheduled: {}", task.id, active.generator.expression));
     }
     Check::warn(name, format!("✗ The schedule of {} is switched off", task.id))
-        .fix("Switch it on, under Schedules in the Trigger.dev project: https://cloud.trigger.dev")
+        .fix(format!("psn task schedules activate {}", task.id))
 }

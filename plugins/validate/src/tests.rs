@@ -18,7 +18,16 @@ fn entry(path: &str, kind: &str, present: bool, mode: &str) -> serde_json::Value
 
 /// Everything that is not asked over the network is in order.
 fn hub() -> Hub {
-    let hub = MADE.iter().fold(Hub::new(MANIFEST), |hub, name| hub.secret(name));
+    with(&MADE)
+}
+
+fn without_token() -> Hub {
+    let others: Vec<_> = MADE.into_iter().filter(|name| *name != TOKEN).collect();
+    with(&others)
+}
+
+fn with(secrets: &[&str]) -> Hub {
+    let hub = secrets.iter().fold(Hub::new(MANIFEST), |hub, name| hub.secret(name));
     hub.facts("migrations", json!({"applied": [{"version": 1, "description": "schema"}], "pending": [], "changed": []}))
         .facts("catalog", json!({"checks": [
             {"name": "rls.posts", "status": "pass", "message": "posts has row-level security, forced", "fix": [], "required": true},
@@ -65,8 +74,12 @@ fn expect_current(hub: &Hub, hash: &str) {
 }
 
 fn expect_worker(hub: &Hub, slugs: &[&str]) {
+    expect_worker_through(hub, "trigger", slugs);
+}
+
+fn expect_worker_through(hub: &Hub, service: &str, slugs: &[&str]) {
     let tasks: Vec<_> = slugs.iter().map(|slug| json!({"slug": slug})).collect();
-    hub.expect("trigger", "GET /api/v1/projects/proj_psn-hub-7f3a0c1d/prod/workers/current")
+    hub.expect(service, "GET /api/v1/projects/proj_psn-hub-7f3a0c1d/prod/workers/current")
         .reply(200, json!({"worker": {"tasks": tasks}}));
 }
 
@@ -276,9 +289,54 @@ fn the_project() {
         expect_schedules(&hub, &[("watchdog", true)]);
         let report = inspect();
         assert_eq!(find(&report, "trigger.project").status, expected, "{names:?} {setting:?}");
+        if names.len() == 2 {
+            let choose = "psn config set trigger.project_ref proj_psn-hub-7f3a0c1d";
+            assert_eq!(find(&report, "trigger.project").fix, [choose, choose]);
+        }
         let deployment = find(&report, "deployment");
         assert_eq!(deployment.status == Status::Fail, expected == Status::Pass, "{deployment:?}");
     }
+}
+
+/// Setup goes on with the production key where there is no token, so this does too, and says what is left out.
+#[test]
+fn the_production_key_alone() {
+    let ours = "proj_psn-hub-7f3a0c1d";
+    let lay = |setting: Option<&str>| {
+        let hub = setting.into_iter().fold(without_token(), |hub, value| hub.setting("trigger.project_ref", value));
+        expect_database(&hub);
+        expect_neon(&hub);
+        expect_key(&hub);
+        hub
+    };
+    let hub = lay(Some(ours));
+    expect_worker_through(&hub, "trigger-env", &["watchdog", "publish-post"]);
+    expect_current(&hub, "h1");
+    expect_worker_through(&hub, "trigger-env", &["watchdog", "publish-post"]);
+    expect_schedules(&hub, &[("watchdog", true)]);
+    let report = inspect();
+    assert_eq!(troubles(&report), [("key.TRIGGER_ACCESS_TOKEN", Status::Warn)]);
+    assert!(report.checks.iter().all(|check| !check.is_blocking()));
+    assert!(find(&report, "deployment").message.contains("watchdog, publish-post"));
+    drop(hub);
+
+    // A key does not say which project it is for.
+    let hub = lay(None);
+    expect_current(&hub, "h1");
+    expect_schedules(&hub, &[("watchdog", true)]);
+    let report = inspect();
+    assert_eq!(troubles(&report), [("key.TRIGGER_ACCESS_TOKEN", Status::Warn), ("trigger.project", Status::Skip)]);
+    drop(hub);
+
+    // Another project's.
+    let hub = lay(Some(ours));
+    hub.expect("trigger-env", &format!("GET /api/v1/projects/{ours}/prod/workers/current"))
+        .reply(400, json!({"error": "Invalid project ref for this API key"}));
+    expect_current(&hub, "h1");
+    expect_schedules(&hub, &[("watchdog", true)]);
+    let report = inspect();
+    assert_eq!(troubles(&report), [("key.TRIGGER_ACCESS_TOKEN", Status::Warn), ("trigger.project", Status::Fail)]);
+    assert_eq!(find(&report, "trigger.project").fix[0], "psn keys set TRIGGER_SECRET_KEY --stdin");
 }
 
 #[test]

@@ -36,6 +36,13 @@ struct State {
     /// Kill psn when the service has answered the call of this number.
     die_at: Option<usize>,
     refusal: Option<Refusal>,
+    revocation: Option<Revocation>,
+}
+
+/// Somebody revokes the credential of a service between two calls: from this one on, none is accepted.
+struct Revocation {
+    service: String,
+    nth: usize,
 }
 
 /// A connection can only be refused while it is not there yet: from the answer to the call before it on, nothing listens.
@@ -101,6 +108,11 @@ impl HttpEdge {
         self.state().die_at = Some(number);
     }
 
+    /// The credential is good for fewer calls of this service than this.
+    pub fn revoke_at(&self, service: &str, nth: usize) {
+        self.state().revocation = Some(Revocation { service: service.to_owned(), nth });
+    }
+
     /// `before`: the call that comes before it in a run without faults.
     pub fn spoil(&self, call: &Call, before: Option<&Call>, fault: Fault) {
         let mut state = self.state();
@@ -124,6 +136,11 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
+    fn is_revoked(&self, service: &str) -> bool {
+        let made = self.calls.iter().filter(|call| call.service == service).count();
+        self.revocation.as_ref().is_some_and(|r| r.service == service && made >= r.nth)
+    }
+
     fn refuses(&self, service: &str) -> bool {
         self.refusal.as_ref().is_some_and(|r| r.now && r.service == service)
     }
@@ -172,7 +189,7 @@ fn patient(listener: &TcpListener) {
 fn talk(route: &Route, mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     while let Some(incoming) = receive(&mut stream)? {
-        let (fault, dies, last) = {
+        let (fault, dies, last, revoked) = {
             let mut state = lock(&route.state);
             let request = format!("{} {}", incoming.method, known_again(&incoming.target));
             let nth = 1 + state.calls.iter().filter(|c| c.service == route.service && c.request == request).count();
@@ -182,8 +199,12 @@ fn talk(route: &Route, mut stream: TcpStream) -> io::Result<()> {
             state.fired |= fault.is_some();
             let last = state.refusal.as_mut().filter(|r| r.after.as_ref() == Some(&call));
             let last = last.map(|r| r.now = true).is_some();
-            (fault, state.die_at == Some(state.calls.len()), last)
+            (fault, state.die_at == Some(state.calls.len()), last, state.is_revoked(&route.service))
         };
+        if revoked {
+            answer(&mut stream, &unauthorized(), false)?;
+            continue;
+        }
         match fault {
             None => {
                 let reply = forward(route, &incoming)?;
@@ -222,6 +243,15 @@ fn answer(stream: &mut TcpStream, reply: &Reply, last: bool) -> io::Result<()> {
     }
     bytes.extend_from_slice(&reply.body);
     stream.write_all(&bytes)
+}
+
+/// As Trigger.dev answers a token that it does not know.
+fn unauthorized() -> Reply {
+    Reply {
+        status: 401,
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        body: br#"{"error":"Invalid or Missing Access Token"}"#.to_vec(),
+    }
 }
 
 fn spoil(route: &Route, mut stream: TcpStream, incoming: &Incoming, fault: Fault) -> io::Result<()> {

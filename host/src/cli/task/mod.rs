@@ -1,6 +1,7 @@
 //! `psn task`: the runs of the hub's tasks, on either hub through Trigger.dev's API.
 mod export;
 mod list;
+mod schedules;
 mod time;
 mod trigger;
 mod view;
@@ -18,6 +19,7 @@ use crate::events::Event;
 use crate::pipeline::cloud_run;
 use crate::pipeline::trigger_api::{ApiError, TriggerApi};
 use list::Runs;
+use schedules::Change;
 use trigger::Trigger;
 pub(super) use view::lines;
 
@@ -50,6 +52,11 @@ pub(super) enum Task {
         #[arg(long)]
         delay: String,
     },
+    /// Lists the schedules of the hub's tasks, or switches one on or off
+    Schedules {
+        #[command(subcommand)]
+        change: Option<Change>,
+    },
     /// Writes the Trigger.dev project that setup deploys to the cloud, for a look at it, or to deploy it by hand
     Export {
         /// Made where it is not there; nothing but an earlier export is written over
@@ -81,6 +88,7 @@ pub(super) async fn task(context: &Context, task: Task) -> Result<Done, CodedErr
             answer(context, "replay", json!({ "id": reply["id"], "replay_of": old }))
         }
         Task::Reschedule { run, delay } => reschedule(context, run_id(&run)?, &delay).await,
+        Task::Schedules { change } => schedules::schedules(context, change).await,
         Task::Export { folder } => export::export(context, &folder),
     }
 }

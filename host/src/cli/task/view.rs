@@ -23,6 +23,22 @@ pub(in crate::cli) fn lines(data: &Value) -> Vec<String> {
         }
         return lines;
     }
+    if let Some(schedules) = data["schedules"].as_array() {
+        let mut lines: Vec<String> = schedules
+            .iter()
+            .map(|one| {
+                let state = if one["active"] == true { "on " } else { "off" };
+                let (cron, next) = (text(&one["generator"]["expression"]), text(&one["nextRun"]));
+                let (id, task, zone) = (text(&one["id"]), text(&one["task"]), text(&one["timezone"]));
+                let next = if one["active"] == true { format!("  next {next}") } else { String::new() };
+                format!("{id}  {state}  {task}  `{cron}` {zone}{next}")
+            })
+            .collect();
+        if lines.is_empty() {
+            lines.push("no schedules".to_owned());
+        }
+        return lines;
+    }
     if let Some(folder) = data["folder"].as_str() {
         let tasks: Vec<&str> = data["tasks"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         return vec![
@@ -69,6 +85,16 @@ pub(in crate::cli) fn lines(data: &Value) -> Vec<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_schedule_that_is_off_has_no_next_run() {
+        let schedule = |active: bool| {
+            json!({ "id": "sched_1", "task": "t", "active": active, "timezone": "UTC", "nextRun": "2026",
+            "generator": { "expression": "0 * * * *" } })
+        };
+        let lines = lines(&json!({ "schedules": [schedule(true), schedule(false)] }));
+        assert_eq!(lines, ["sched_1  on   t  `0 * * * *` UTC  next 2026", "sched_1  off  t  `0 * * * *` UTC"]);
+    }
 
     #[test]
     fn people_see_where_the_next_page_is() {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +23,17 @@ use housekeeper::Housekeeper;
 use queue::Claimant;
 use worker::Worker;
 
-/// Runs executing at once. A local hub shares one machine with its user.
-const CONCURRENCY: usize = 4;
+/// Runs executing at once: two for each processor, since tasks mostly wait for databases and services. Not fewer than a small plan of
+/// the vendor's has; not more than leave the control database's connections to everything else.
+const SLOTS_PER_PROCESSOR: usize = 2;
+const SLOTS: std::ops::RangeInclusive<usize> = 4..=16;
+
+/// Of this machine.
+pub(crate) fn slots() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processors * SLOTS_PER_PROCESSOR).clamp(*SLOTS.start(), *SLOTS.end())
+}
+
 /// After an error, which is nearly always a control database that restarts.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,6 +48,11 @@ pub(crate) struct EngineHandle {
 }
 
 impl EngineHandle {
+    /// Something was queued that may start now, and nothing else.
+    pub(crate) fn wake_ready(&self) {
+        self.ready.notify_one();
+    }
+
     /// Something was queued, or put off, or is to be done.
     pub(crate) fn wake(&self) {
         self.ready.notify_one();
@@ -76,7 +90,9 @@ struct Engine {
     /// Of its presence lock.
     number: i32,
     worker: Arc<Worker>,
-    workers: JoinSet<()>,
+    /// Each answers whether its run is to be tried again later.
+    workers: JoinSet<bool>,
+    slots: usize,
 }
 
 /// The task ends after `shutdown`, when the last run has ended or has been put back.
@@ -92,7 +108,7 @@ pub(crate) async fn start(
     let number = presence.number;
     let keeper = Housekeeper { db: db.clone(), handle: handle.clone(), presence, shutdown: shutdown.clone() };
     let worker = Arc::new(Worker { db: db.clone(), origin, runner, shutdown });
-    let engine = Engine { db, handle: handle.clone(), number, worker, workers: JoinSet::new() };
+    let engine = Engine { db, handle: handle.clone(), number, worker, workers: JoinSet::new(), slots: slots() };
     Ok((handle, tokio::spawn(engine.run(keeper))))
 }
 
@@ -114,8 +130,7 @@ impl Engine {
                 // Without it runs would wait for ever: the engine ends, and so does who depends on it.
                 _ = &mut keeper => return while self.workers.join_next().await.is_some() {},
                 () = self.handle.ready.notified() => {}
-                // It may have been put off until it is tried again.
-                Some(_) = self.workers.join_next() => self.handle.due.notify_one(),
+                Some(again) = self.workers.join_next() => self.ended(again),
             }
         }
         while self.workers.join_next().await.is_some() {}
@@ -125,11 +140,12 @@ impl Engine {
 
     /// Gives each free place a run, for as long as there is one that may start.
     async fn fill(&mut self) -> Result<(), sqlx::Error> {
-        while self.workers.try_join_next().is_some() {
-            self.handle.due.notify_one();
-        }
         loop {
-            let free = CONCURRENCY.saturating_sub(self.workers.len());
+            // Whoever ended while the last claim was made has left a place too: one claim for several is cheaper than one for each.
+            while let Some(again) = self.workers.try_join_next() {
+                self.ended(again);
+            }
+            let free = self.slots.saturating_sub(self.workers.len());
             if free == 0 {
                 return Ok(());
             }
@@ -143,6 +159,13 @@ impl Engine {
         }
     }
 
+    fn ended(&self, again: Result<bool, JoinError>) {
+        // A worker that panicked has left its lease to run out.
+        if again.unwrap_or(true) {
+            self.handle.due.notify_one();
+        }
+    }
+
     fn spawn(&mut self, claimed: queue::Claimed) {
         // Registered before the run is begun: a cancellation between the two finds it either here or in its row.
         let cancelled = CancellationToken::new();
@@ -151,7 +174,7 @@ impl Engine {
         let worker = self.worker.clone();
         self.workers.spawn(async move {
             let _registered = registered;
-            worker.attempt(claimed, cancelled).await;
+            worker.attempt(claimed, cancelled).await
         });
     }
 }

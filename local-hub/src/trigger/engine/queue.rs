@@ -1,5 +1,6 @@
 //! The queue: runs are claimed under a lease, kept by heartbeats, and given back with a fencing token. Whoever lost the lease changes
 //! nothing.
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -19,7 +20,7 @@ const MAX_STALLS: i32 = 3;
 const WINDOW: i64 = 200;
 /// Rows moved by one statement of the housekeeping.
 const BATCH: i64 = 500;
-/// Keeps two engines from both counting a queue's running runs before either has claimed one.
+/// Taken by `trigger.claim`: keeps two engines from both counting a queue's running runs before either has claimed one.
 const CLAIM_LOCK: i64 = 0x7073_6e74_7267_0002;
 /// The class of the session-level advisory lock that an engine holds while it lives; the second half is its number.
 pub(crate) const PRESENCE_LOCK_CLASS: i32 = 0x7073_6e33;
@@ -39,7 +40,6 @@ pub(crate) struct Claimed {
     pub(crate) max_attempts: Option<i32>,
     pub(crate) max_duration: Option<f64>,
     pub(crate) retry: Option<Value>,
-    pub(crate) environment_id: String,
     pub(crate) api_key: String,
     pub(crate) project_ref: String,
 }
@@ -60,67 +60,16 @@ pub(crate) async fn claim(db: &PgPool, claimant: Claimant<'_>, slots: usize) -> 
         Claimant::Engine(number) => (Some(number), None),
         Claimant::Worker { environment } => (None, Some(environment)),
     };
-    let mut tx = db.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(CLAIM_LOCK).execute(&mut *tx).await?;
-    // What is chosen is not locked before it is changed: the update looks at the state again, and skips what was cancelled meanwhile.
-    // A function for each waiting run, in place of the join with `current`, makes a long queue slower than its runs.
-    let claimed = sqlx::query_as(
-        "WITH busy AS MATERIALIZED ( \
-             SELECT environment_id, queue, coalesce(concurrency_key, '') AS key, count(*) AS n \
-             FROM trigger.runs WHERE lease_token IS NOT NULL GROUP BY 1, 2, 3 \
-         ), current AS MATERIALIZED ( \
-             SELECT * FROM trigger.current_tasks \
-         ), waiting AS ( \
-             SELECT r.id, r.seq, r.environment_id, r.queue, coalesce(r.concurrency_key, '') AS key, \
-                    r.available_at - make_interval(secs => r.priority) AS due, \
-                    CASE WHEN r.worker_task_id IS NOT NULL THEN r.worker_task_id \
-                         WHEN r.lock_to_version IS NOT NULL \
-                         THEN trigger.resolve_task(r.environment_id, r.task, r.lock_to_version) \
-                         ELSE c.task_id END AS task_id, \
-                    c.fetched \
-             FROM trigger.runs r \
-             LEFT JOIN current c ON r.worker_task_id IS NULL AND r.lock_to_version IS NULL \
-                                AND c.environment_id = r.environment_id AND c.task = r.task \
-             WHERE r.status IN ('PENDING', 'RETRYING_AFTER_FAILURE') AND r.available_at <= now() \
-               AND (r.attempt > 0 OR r.expires_at IS NULL OR r.expires_at > now()) \
-               AND ($5::text IS NULL OR r.environment_id = $5) \
-         ), ready AS MATERIALIZED ( \
-             SELECT w.*, q.concurrency_limit AS capacity, coalesce(b.n, 0) AS running \
-             FROM waiting w \
-             JOIN trigger.environments e ON e.id = w.environment_id AND NOT e.paused \
-             LEFT JOIN trigger.queues q ON q.environment_id = w.environment_id AND q.name = w.queue \
-             LEFT JOIN busy b ON b.environment_id = w.environment_id AND b.queue = w.queue AND b.key = w.key \
-             WHERE (q.concurrency_limit IS NULL OR coalesce(b.n, 0) < q.concurrency_limit) \
-               AND coalesce(w.fetched, trigger.is_fetched(w.task_id)) = ($5::text IS NOT NULL) \
-             ORDER BY w.due, w.seq LIMIT $3 \
-         ), ranked AS ( \
-             SELECT *, row_number() OVER (PARTITION BY environment_id, queue, key ORDER BY due, seq) AS place FROM ready \
-         ), chosen AS MATERIALIZED ( \
-             SELECT id, task_id FROM ranked WHERE capacity IS NULL OR running + place <= capacity ORDER BY due, seq LIMIT $2 \
-         ) \
-         UPDATE trigger.runs r SET status = 'DEQUEUED', lease_owner = $1, lease_token = gen_random_uuid(), \
-             lease_expires_at = now() + make_interval(secs => $4), attempt_started_at = now(), attempt = r.attempt + 1, \
-             worker_task_id = t.id, version = d.version_day || '.' || d.version_number, updated_at = now() \
-         FROM chosen c \
-         JOIN trigger.worker_tasks t ON t.id = c.task_id \
-         JOIN trigger.workers w ON w.id = t.worker_id \
-         JOIN trigger.deployments d ON d.id = w.deployment_id \
-         JOIN trigger.environments e ON e.id = w.environment_id \
-         JOIN trigger.projects p ON p.id = e.project_id \
-         WHERE r.id = c.id AND r.status IN ('PENDING', 'RETRYING_AFTER_FAILURE') \
-         RETURNING r.id, r.lease_token, r.task, t.file_path, r.payload, r.payload_type, r.scheduled_at, r.attempt, r.stalls, \
-             r.max_attempts, coalesce(r.max_duration, t.max_duration) AS max_duration, t.retry, r.environment_id, e.api_key, \
-             p.ref AS project_ref",
-    )
-    .bind(owner)
-    .bind(i64::try_from(slots).unwrap_or(i64::MAX))
-    .bind(WINDOW)
-    .bind(LEASE.as_secs_f64())
-    .bind(environment)
-    .fetch_all(&mut *tx)
-    .await?;
-    tx.commit().await?;
-    Ok(claimed)
+    // In one function: a claim is one round trip, and nobody else makes one in between.
+    sqlx::query_as("SELECT * FROM trigger.claim($1, $2, $3, $4, $5, $6)")
+        .bind(CLAIM_LOCK)
+        .bind(owner)
+        .bind(i64::try_from(slots).unwrap_or(i64::MAX))
+        .bind(WINDOW)
+        .bind(LEASE.as_secs_f64())
+        .bind(environment)
+        .fetch_all(db)
+        .await
 }
 
 /// What a claimed run is called in every later statement.
@@ -130,18 +79,23 @@ pub(crate) struct Lease {
     pub(crate) token: Uuid,
 }
 
-/// DEQUEUED → EXECUTING. False when the lease is gone.
-pub(crate) async fn begin(db: &PgPool, lease: &Lease) -> Result<bool, sqlx::Error> {
-    let result = sqlx::query(
-        "UPDATE trigger.runs SET status = 'EXECUTING', started_at = coalesce(started_at, now()), attempt_started_at = now(), \
-         updated_at = now(), lease_expires_at = now() + make_interval(secs => $3) WHERE id = $1 AND lease_token = $2",
+/// DEQUEUED → EXECUTING, and the variables of the run's environment; none when the lease is gone.
+pub(crate) async fn begin(db: &PgPool, lease: &Lease) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
+    // As with a claim, nobody has to wait for the disk.
+    let rows: Vec<(Option<String>, Option<String>)> = sqlx::query_as(
+        "WITH begun AS ( \
+             UPDATE trigger.runs SET status = 'EXECUTING', started_at = coalesce(started_at, now()), attempt_started_at = now(), \
+             updated_at = now(), lease_expires_at = now() + make_interval(secs => $3) WHERE id = $1 AND lease_token = $2 \
+             RETURNING environment_id, set_config('synchronous_commit', 'off', true) \
+         ) SELECT v.name, v.value FROM begun LEFT JOIN trigger.env_vars v ON v.environment_id = begun.environment_id",
     )
     .bind(&lease.run)
     .bind(lease.token)
     .bind(LEASE.as_secs_f64())
-    .execute(db)
+    .fetch_all(db)
     .await?;
-    Ok(result.rows_affected() == 1)
+    // An environment without variables is one row without a name.
+    Ok((!rows.is_empty()).then(|| rows.into_iter().filter_map(|(name, value)| Some((name?, value?))).collect()))
 }
 
 pub(crate) async fn heartbeat(db: &PgPool, lease: &Lease) -> Result<bool, sqlx::Error> {

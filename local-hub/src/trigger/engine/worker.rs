@@ -9,7 +9,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::envvars::PLATFORM_NAMES;
-use super::super::store;
 use super::super::tasks::unpack;
 use super::queue::{self, Claimed, Ending, HEARTBEAT, LEASE, Lease};
 use super::retry::{self, Next, RetryPolicy};
@@ -41,16 +40,16 @@ enum End {
 }
 
 impl Worker {
-    /// `cancelled` fires when a caller cancels the run.
-    pub(crate) async fn attempt(&self, claimed: Claimed, cancelled: CancellationToken) {
+    /// `cancelled` fires when a caller cancels the run. True when it is to be tried again later.
+    pub(crate) async fn attempt(&self, claimed: Claimed, cancelled: CancellationToken) -> bool {
         let lease = Lease { run: claimed.id.clone(), token: claimed.lease_token };
         let env = match self.prepare(&claimed, &lease).await {
             Ok(Some(env)) => env,
-            Ok(None) => return,
+            Ok(None) => return false,
             Err(error) => {
                 // The lease runs out, and the run is taken up again.
                 tracing::warn!(run = %claimed.id, %error, "a run could not be started");
-                return;
+                return false;
             }
         };
         let policy = RetryPolicy::parse(claimed.retry.as_ref());
@@ -58,24 +57,24 @@ impl Worker {
         let counted = claimed.attempt - claimed.stalls;
         let limit = claimed.max_duration.and_then(|s| Duration::try_from_secs_f64(s).ok());
         let ending = match self.execute(task_run(claimed, env, limit), &lease, limit, cancelled).await {
-            End::Cancelled | End::LeaseLost => return,
+            End::Cancelled | End::LeaseLost => return false,
             End::Shutdown => Ending::Released,
             End::Outcome(RunOutcome::Completed { output }) => Ending::Completed { output: output.to_string() },
             End::Outcome(outcome) => match retry::next(&outcome, &policy, counted, max_attempts, random()) {
                 Some(Next::Retry { after, error }) => Ending::Again { after, error },
                 Some(Next::End { status, error }) => Ending::Failed { status, error },
-                None => return,
+                None => return false,
             },
         };
         self.store(&lease, &ending).await;
+        matches!(ending, Ending::Again { .. })
     }
 
     /// The run's environment, `None` when the run was cancelled since its claim.
     async fn prepare(&self, claimed: &Claimed, lease: &Lease) -> Result<Option<BTreeMap<String, String>>, sqlx::Error> {
-        if !queue::begin(&self.db, lease).await? {
+        let Some(mut env) = queue::begin(&self.db, lease).await? else {
             return Ok(None);
-        }
-        let mut env = store::envvars::values(&self.db, &claimed.environment_id).await?;
+        };
         let platform = [claimed.api_key.as_str(), &self.origin, claimed.project_ref.as_str()];
         for (name, value) in PLATFORM_NAMES.iter().zip(platform) {
             env.insert((*name).to_owned(), value.to_owned());

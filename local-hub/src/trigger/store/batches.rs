@@ -77,20 +77,20 @@ pub(crate) struct Item {
     pub(crate) error: Option<String>,
 }
 
-/// False when the call itself had an item of this index before.
-pub(crate) async fn add_item(tx: &mut PgConnection, batch: &str, item: &Item) -> Result<bool, sqlx::Error> {
-    let result = sqlx::query(
-        "INSERT INTO trigger.batch_items (batch_id, index, task, run_id, error) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (batch_id, index) DO NOTHING",
+pub(crate) async fn add_items(tx: &mut PgConnection, batch: &str, items: &[Item]) -> Result<(), sqlx::Error> {
+    let of = |text: fn(&Item) -> Option<&str>| items.iter().map(text).collect::<Vec<_>>();
+    sqlx::query(
+        "INSERT INTO trigger.batch_items (batch_id, index, task, run_id, error) \
+         SELECT $1, * FROM unnest($2::integer[], $3::text[], $4::text[], $5::text[])",
     )
     .bind(batch)
-    .bind(item.index)
-    .bind(&item.task)
-    .bind(&item.run_id)
-    .bind(&item.error)
+    .bind(items.iter().map(|item| item.index).collect::<Vec<_>>())
+    .bind(of(|item| Some(&item.task)))
+    .bind(of(|item| item.run_id.as_deref()))
+    .bind(of(|item| item.error.as_deref()))
     .execute(tx)
     .await?;
-    Ok(result.rows_affected() == 1)
+    Ok(())
 }
 
 pub(crate) async fn items(db: &PgPool, batch: &str) -> Result<Vec<Item>, sqlx::Error> {

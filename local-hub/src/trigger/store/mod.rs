@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "dev and switches", include_str!("../../../migrations/trigger/0002_dev_and_switches.sql")),
     (3, "engine speed", include_str!("../../../migrations/trigger/0003_engine_speed.sql")),
     (10, "tokens of organizations", include_str!("../../../migrations/trigger/0010_tokens_of_organizations.sql")),
+    (11, "claim", include_str!("../../../migrations/trigger/0011_claim.sql")),
 ];
 
 /// Brings schema `trigger` up to date. Safe to call from several processes at once: sqlx takes a lock.

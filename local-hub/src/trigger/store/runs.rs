@@ -1,4 +1,7 @@
 //! Runs: made, looked up, cancelled, put off. What the engine does with them is in `engine/queue.rs`.
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use chrono::{DateTime, Duration, Utc};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection, PgPool};
@@ -98,6 +101,18 @@ pub(crate) struct NewRun {
     pub(crate) waits: bool,
 }
 
+impl NewRun {
+    fn counts_from_now(&self, development: bool, task: Option<&ResolvedTask>) -> bool {
+        let ttl = self.ttl.is_some() || development || task.is_some_and(|task| task.ttl.is_some());
+        ttl || self.delay.is_some() || self.idempotency_key.is_some()
+    }
+
+    /// Nothing about it is due by itself.
+    pub(crate) fn starts_now(&self) -> bool {
+        self.ttl.is_none() && self.delay.is_none()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Created {
     New(String),
@@ -129,8 +144,21 @@ pub(crate) async fn create_in(
     development: bool,
     new: &NewRun,
 ) -> Result<Created, sqlx::Error> {
-    for _ in 0..KEY_ROUNDS {
-        if let Some(key) = &new.request_key
+    create_with(tx, environment, development, new, &mut Resolved::default()).await
+}
+
+/// One of many runs of an environment in one transaction. `resolved` is what was found out for those before.
+pub(crate) async fn create_with(
+    tx: &mut PgConnection,
+    environment: &str,
+    development: bool,
+    new: &NewRun,
+    resolved: &mut Resolved,
+) -> Result<Created, sqlx::Error> {
+    for round in 0..KEY_ROUNDS {
+        // A call is rarely a repeated one: without a key of the caller's, the insert itself says so.
+        if (round > 0 || new.idempotency_key.is_some() || new.lock_to_version.is_some())
+            && let Some(key) = &new.request_key
             && let Some(id) = by_request(tx, environment, &new.task, key).await?
         {
             return Ok(Created::Repeated(id));
@@ -141,7 +169,11 @@ pub(crate) async fn create_in(
                 return Ok(Created::Cached(id));
             }
         }
-        let task = resolve(tx, environment, new).await?;
+        let key = (new.task.clone(), new.lock_to_version.clone());
+        let task = match resolved.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(resolve(tx, environment, new).await?),
+        };
         if let (None, Some(version)) = (&task, &new.lock_to_version) {
             let known = version_exists(tx, environment, version).await?;
             return Ok(if known {
@@ -156,6 +188,10 @@ pub(crate) async fn create_in(
     }
     Err(sqlx::Error::Protocol("an idempotency key changed hands faster than a run could be made".to_owned()))
 }
+
+/// The tasks that runs of one transaction are of, by name and version.
+#[derive(Default)]
+pub(crate) struct Resolved(HashMap<(String, Option<String>), Option<ResolvedTask>>);
 
 #[derive(Debug, FromRow)]
 struct ResolvedTask {
@@ -238,7 +274,8 @@ async fn insert(
     new: &NewRun,
     task: Option<&ResolvedTask>,
 ) -> Result<Option<String>, sqlx::Error> {
-    let now = now(tx).await?;
+    // Asked for only where a time counts from it.
+    let now = if new.counts_from_now(development, task) { now(tx).await? } else { DateTime::UNIX_EPOCH };
     let delay_until = new.delay.as_deref().and_then(|delay| duration::delay(delay, now));
     let status = match (delay_until, task) {
         (Some(_), _) => RunStatus::Delayed,

@@ -118,7 +118,7 @@ fn an_organisation_without_a_plan_gets_the_free_one_where_that_is_allowed() {
         (409, None),
         (404, Some("plan-needed")),
         (403, Some("plan-needed")),
-        (401, Some("key-rejected")),
+        (401, Some("token-rejected")),
         (500, Some("service-failed")),
     ] {
         let hub = hub().note("environment", imported(&["DATABASE_URL_PLUGIN_WATCHDOG", "HUB_ENCRYPTION_KEY"]));
@@ -192,7 +192,8 @@ fn a_refusal_says_what_trigger_said() {
     expect_projects(&full, &others);
     let failure = TriggerProvision::apply().unwrap_err();
     assert_eq!(failure.code, "project-limit");
-    assert!(failure.fix[0].starts_with("psn config set trigger.project_ref"));
+    assert_eq!(failure.fix[0], "psn config set trigger.project_ref proj_0");
+    assert!(failure.message.contains("proj_9 is other"), "{}", failure.message);
     drop(full);
 
     let hub = hub();

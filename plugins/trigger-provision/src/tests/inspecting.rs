@@ -52,17 +52,54 @@ fn organisations() {
     hub5.expect("trigger", "GET /api/v2/whoami").reply(401, json!({"error": "Invalid or Missing Access Token"}));
     let failure = TriggerProvision::inspect().unwrap_err();
     assert_eq!(
-        (failure.code.as_str(), failure.fix[0].as_str(), failure.fix[1].as_str()),
-        ("token-rejected", "psn run keys", "psn keys set TRIGGER_ACCESS_TOKEN --stdin")
+        (failure.code.as_str(), failure.fix[0].as_str()),
+        ("token-rejected", "psn keys set TRIGGER_ACCESS_TOKEN --stdin")
     );
+    drop(hub5);
+
+    // Where it is the local hub's own, nobody has another to give.
+    let hub6 = unasked().local();
+    hub6.expect("trigger", "GET /api/v2/whoami").reply(401, json!({"error": "Invalid or Missing Access Token"}));
+    assert_eq!(TriggerProvision::inspect().unwrap_err().fix, ["psn run setup --hub local"]);
+}
+
+#[test]
+fn a_credential_that_is_revoked_between_two_calls_is_named() {
+    let refused = json!({"error": "Invalid or Missing Access Token"});
+    // Not taken for an organisation's token, which may not list organisations either.
+    let hub1 = hub();
+    hub1.expect("trigger", "GET /api/v1/orgs").reply(401, refused.clone());
+    hub1.expect("trigger", "GET /api/v2/whoami").reply(401, refused.clone());
+    assert_eq!(TriggerProvision::inspect().unwrap_err().code, "token-rejected");
+    drop(hub1);
+
+    let hub2 = provisioned();
+    hub2.expect("trigger", "GET /api/v1/orgs/acme/projects").reply(401, refused.clone());
+    assert_eq!(TriggerProvision::inspect().unwrap_err().code, "token-rejected");
+    drop(hub2);
+
+    let hub3 = provisioned();
+    expect_ours(&hub3);
+    expect_current(&hub3, Some(HASH));
+    expect_worker(&hub3, &["watchdog", "publish-post"]);
+    hub3.expect("trigger-env", "GET /api/v1/schedules").reply(401, json!({"error": "Invalid API Key"}));
+    let failure = TriggerProvision::inspect().unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.fix[0].as_str()), ("key-rejected", "psn run trigger-provision"));
+}
+
+/// The token is good all the same, so it is an organisation's.
+fn expect_no_list(hub: &Hub, status: u16) {
+    let refused = json!({"error": "Invalid or Missing Access Token"});
+    hub.expect("trigger", "GET /api/v1/orgs").reply(status, refused.clone());
+    hub.expect("trigger", "GET /api/v2/whoami").reply(200, json!({"userId": "u1"}));
+    hub.expect("trigger", "GET /api/v1/orgs").reply(status, refused);
 }
 
 #[test]
 fn an_organisations_token_opens_the_project_that_a_person_names() {
-    let refused = json!({"error": "Invalid or Missing Access Token"});
     for status in [401, 403] {
         let hub = hub();
-        hub.expect("trigger", "GET /api/v1/orgs").reply(status, refused.clone());
+        expect_no_list(&hub, status);
         let State::Needs(needs) = TriggerProvision::inspect().unwrap() else { panic!("no needs") };
         assert_eq!((needs[0].name.as_str(), needs[0].secret), ("trigger.project_ref", false));
     }
@@ -72,11 +109,14 @@ fn an_organisations_token_opens_the_project_that_a_person_names() {
         ((404, json!({"error": "Project not found"})), Err("project-not-found")),
     ] {
         let hub = hub().setting("trigger.project_ref", "proj_abc");
-        hub.expect("trigger", "GET /api/v1/orgs").reply(401, refused.clone());
+        expect_no_list(&hub, 401);
         hub.expect("trigger", &format!("GET {PROJECT}/prod")).reply(reply.0, reply.1);
         match (TriggerProvision::inspect(), expected) {
             (Ok(State::Pending(changes)), Ok(words)) => assert_eq!(changes[0], words),
-            (Err(failure), Err(code)) => assert_eq!(failure.code, code),
+            (Err(failure), Err(code)) => {
+                assert_eq!(failure.code, code);
+                assert_eq!(failure.fix, ["psn config unset trigger.project_ref"], "which asks for another");
+            }
             (answer, _) => panic!("{answer:?}"),
         }
     }
@@ -127,7 +167,18 @@ fn several_projects_of_the_name_are_a_persons_choice() {
             (Ok(State::Pending(changes)), Ok(words)) => {
                 assert!(changes[0].contains(words), "{changes:?}")
             }
-            (Err(failure), Err(code)) => assert_eq!(failure.code, code),
+            (Err(failure), Err(code)) => {
+                assert_eq!(failure.code, code);
+                assert!(failure.message.contains("proj_abc is psn-hub-7f3a0c1d"), "{}", failure.message);
+                assert_eq!(
+                    failure.fix,
+                    [
+                        "psn config set trigger.project_ref proj_abc",
+                        "psn config set trigger.project_ref proj_def",
+                        "psn config unset trigger.project_ref"
+                    ]
+                );
+            }
             (answer, _) => panic!("{answer:?}"),
         }
     }
@@ -159,7 +210,8 @@ fn a_schedule_that_someone_switched_off_is_a_warning() {
         expect_variables(&hub, &ALL_VARIABLES);
         let State::Ready(report) = TriggerProvision::inspect().unwrap() else { panic!("not ready") };
         assert_eq!(report.checks[1].status, expected);
-        assert_eq!(report.checks[1].fix.is_empty(), expected == Status::Pass);
+        let fix: &[&str] = if expected == Status::Warn { &["psn task schedules activate watchdog"] } else { &[] };
+        assert_eq!(report.checks[1].fix, fix);
         assert!(!report.checks[1].is_blocking());
     }
 }

@@ -91,7 +91,19 @@ fn a_plan_without_frequent_schedules_gets_hourly_ones_and_a_warning() {
     let State::Ready(report) = TriggerProvision::inspect().unwrap() else { panic!("not ready") };
     let check = report.checks.iter().find(|check| check.name == "schedules").unwrap();
     assert_eq!(check.status, Status::Warn);
-    assert!(check.fix[0].contains("psn config set trigger.schedules exact"));
+    assert_eq!(check.fix[0], "psn config set trigger.schedules hourly");
+    assert!(check.fix[1].ends_with("/orgs/acme/settings/billing"), "{}", check.fix[1]);
+    assert_eq!(check.fix[2], "psn config set trigger.schedules exact");
+    drop(hub);
+
+    // Whoever asks for it is not warned of it.
+    let hub = provisioned().notes_of(notes.clone()).facts("tasks", many(1)).setting("trigger.schedules", "hourly");
+    expect_ours(&hub);
+    expect_all(&hub, &hourly, 1, 1);
+    expect_variables(&hub, &["PSN_SCHEDULES"]);
+    let State::Ready(report) = TriggerProvision::inspect().unwrap() else { panic!("not ready") };
+    let check = report.checks.iter().find(|check| check.name == "schedules").unwrap();
+    assert_eq!(check.status, Status::Pass, "{check:?}");
     drop(hub);
 
     // With a better plan, a person says so, and nothing of it stays.
