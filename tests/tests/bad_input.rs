@@ -44,6 +44,36 @@ fn a_name_that_is_no_step_gets_the_nearest_one() {
     let answer = m.psn(&["run", "valdate"]).exits(1);
     assert_code(&answer, "run.unknown-step");
     assert_eq!(answer.error()["fix"][0], "psn run validate");
+    // What nobody can have meant is not done by who types the fix.
+    for name in ["nothing-like", ""] {
+        let answer = m.psn(&["run", name]).exits(1);
+        assert_code(&answer, "run.unknown-step");
+        assert_eq!(answer.error()["fix"][0], "psn plugin list");
+    }
+
+    // What the hub is known by is not replaced by a slip.
+    for name in ["HUB_ENCRYPTION_KEY", "PSN_HUB_ID", "DATABASE_URL_DIRECT"] {
+        let kept = m.secret(name);
+        let mut set = m.command(&["keys", "set", name, "--from-env", "OTHER"]);
+        let answer = Answer::of(set.env("OTHER", "0123456789abcdef0123456789abcdef").output().unwrap()).exits(1);
+        assert_code(&answer, "keys.hubs-own");
+        assert_eq!(m.secret(name), kept);
+    }
+
+    // Events that cannot be written are not lost in silence, and what was asked for is done all the same.
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let lost = m.command(&["run", "validate"]).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&lost.stderr).contains("events were lost"));
+    let schema = m.command(&["schema"]).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(schema.status.code(), Some(1), "{}", String::from_utf8_lossy(&schema.stderr));
+    assert!(!String::from_utf8_lossy(&schema.stderr).contains("panicked"));
+
+    // A path is bytes.
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut bytes = m.command(&["status", "--project"]);
+    let answer = Answer::of(bytes.arg(std::ffi::OsStr::from_bytes(b"/tmp/no-such-\xff")).output().unwrap());
+    assert!(answer.exits(1).error()["code"].is_string());
 }
 
 #[test]

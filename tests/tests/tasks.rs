@@ -167,6 +167,14 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     assert_eq!(failed.error()["code"], "task.run-failed");
 
     wrong_use(&m);
+
+    // A task that goes and comes back: each time the hub runs what the folder says.
+    m.psn(&["plugin", "remove", TASK]).exits(0);
+    m.psn(&["run", "setup"]).exits(0);
+    refused(&m, &trigger, 1, "task.unknown");
+    add_example(&m);
+    m.psn(&["run", "setup"]).exits(0);
+    with(&["--wait", "90"]).exits(0);
 }
 
 /// What is typed wrong, and what a hub in another state answers.

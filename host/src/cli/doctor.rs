@@ -103,9 +103,12 @@ fn env_files(project: &ProjectDir) -> Vec<Check> {
             let name = name_of(file);
             check(
                 &name,
-                match mode & 0o077 {
-                    0 => Ok(format!("{name} is its owner's alone")),
-                    _ => Err((
+                match (mode & 0o077, std::fs::File::open(file)) {
+                    (_, Err(e)) => {
+                        Err((format!("{name} cannot be read: {e}"), format!("chmod 600 {}", file.display())))
+                    }
+                    (0, Ok(_)) => Ok(format!("{name} is its owner's alone")),
+                    (_, Ok(_)) => Err((
                         format!("{name} can be read by others (mode {mode:o})"),
                         format!("chmod 600 {}", file.display()),
                     )),
@@ -119,12 +122,17 @@ fn git(project: &ProjectDir) -> Check {
     let facts = project.git_facts();
     let files = facts["files"].as_array().cloned().unwrap_or_default();
     let kept = files.iter().find(|f| f["ignored"] == false || f["tracked"] == true);
+    let was_kept = files.iter().find(|f| f["in_history"] == true);
     check(
         "git-hygiene",
-        match kept {
-            None => Ok("git keeps no file with secrets".to_owned()),
-            Some(file) => Err((
+        match (kept, was_kept) {
+            (None, None) => Ok("git keeps no file with secrets".to_owned()),
+            (Some(file), _) => Err((
                 format!("git would keep {}", file["path"].as_str().unwrap_or_default()),
+                "psn run validate".to_owned(),
+            )),
+            (None, Some(file)) => Err((
+                format!("git has {} in its history", file["path"].as_str().unwrap_or_default()),
                 "psn run validate".to_owned(),
             )),
         },

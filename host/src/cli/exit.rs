@@ -26,6 +26,11 @@ impl Exit {
         }
     }
 
+    /// What psn did went well, and telling it did not.
+    pub(super) fn or_failed(self) -> Self {
+        if self == Exit::Done { Exit::Failed } else { self }
+    }
+
     pub(super) fn of_error(error: &CodedError) -> Self {
         match error.code.as_str() {
             "run.locked" => Exit::Locked,

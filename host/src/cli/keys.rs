@@ -55,6 +55,9 @@ fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedErro
     let project = find_project(context.common.project.as_deref(), true)?;
     let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&context.redactor))?;
     let secret = Secret::new(value);
+    if let Some(kept) = secrets.get(name).filter(|kept| is_the_hubs(name) && kept.expose() != secret.expose()) {
+        return Err(hubs_own(name, &kept.fingerprint(name)));
+    }
     let fingerprint = secret.fingerprint(name);
     secrets.set(name, secret)?;
     context.events.emit(&Event::Result {
@@ -62,6 +65,26 @@ fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedErro
         data: json!({ "name": name, "fingerprint": format!("sha256:{fingerprint}"), "next": "psn run setup" }),
     });
     Ok(Done::Ok)
+}
+
+/// What setup makes or psn itself says of the hub, and nobody brings.
+fn is_the_hubs(name: &str) -> bool {
+    matches!(name, "PSN_HUB" | "PSN_HUB_ID" | "HUB_ENCRYPTION_KEY")
+        || name == "DATABASE_URL"
+        || name.starts_with("DATABASE_URL_")
+}
+
+fn hubs_own(name: &str, fingerprint: &str) -> CodedError {
+    CodedError::new(
+        "keys.hubs-own",
+        format!(
+            "{name} is the hub's own (sha256:{fingerprint}), and with another one psn would lose the hub, or what is sealed in it"
+        ),
+        [
+            "psn keys list".to_owned(),
+            format!("Remove the line {name} from config/hub.env yourself, if it must be another"),
+        ],
+    )
 }
 
 fn read(name: &str, from: &KeySource) -> Result<Zeroizing<String>, CodedError> {

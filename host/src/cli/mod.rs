@@ -16,14 +16,14 @@ mod task;
 mod teardown;
 mod view;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
 
 use crate::error::CodedError;
-use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary};
+use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary, Unwritten};
 use crate::hub::{HubKind, Settings};
 use crate::pipeline::session::{find_project, hub_kind};
 use crate::redact::Redactor;
@@ -35,6 +35,7 @@ pub use exit::Exit;
 struct Context {
     redactor: Arc<Redactor>,
     events: EventSink,
+    unwritten: Unwritten,
     run_id: Arc<str>,
     common: args::Common,
     /// As typed, for the run lock's holder. Arguments are never secrets.
@@ -86,26 +87,37 @@ pub fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let exit = runtime.block_on(command(args));
+    let exit = runtime.block_on(async {
+        // From the first event on, an interruption is answered with one.
+        let interrupted = interrupted();
+        let context = context(&args);
+        let exit = command(&context, args.command, interrupted).await;
+        match context.unwritten.reason() {
+            Some(e) => {
+                let _ = writeln!(std::io::stderr(), "psn: events were lost: standard output cannot be written: {e}");
+                exit.or_failed()
+            }
+            None => exit,
+        }
+    });
     // Background work (a lookup that hangs, say) must not hold up the end.
     runtime.shutdown_background();
     exit.into()
 }
 
-async fn command(args: Args) -> Exit {
-    let context = context(&args);
-    if !args.command.is_silent() {
+async fn command(context: &Context, command: Command, interrupted: impl Future<Output = ()>) -> Exit {
+    if !command.is_silent() {
         context.events.emit(&Event::Version {
             schema: SCHEMA_NAME.to_owned(),
             psn: env!("CARGO_PKG_VERSION").to_owned(),
             run: context.run_id.to_string(),
-            hub: Some(hub_of(&args.common).as_str().to_owned()),
+            hub: Some(hub_of(&context.common).as_str().to_owned()),
         });
     }
-    let work = Box::pin(dispatch(&context, args.command));
+    let work = Box::pin(dispatch(context, command));
     let done = tokio::select! {
         done = work => done,
-        () = interrupted() => {
+        () = interrupted => {
             let error = CodedError::new(
                 "run.interrupted",
                 "interrupted; what was done is recorded, and the same command goes on from there",
@@ -151,7 +163,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Plugin(plugin) => plugin::plugin(context, plugin).await,
         Command::Doctor(doctor) => doctor::doctor(context, doctor).await,
         // `main` answered the second.
-        Command::Schema | Command::CompileComponent(_) => Ok(schema()),
+        Command::Schema | Command::CompileComponent(_) => schema(),
     }
 }
 
@@ -159,13 +171,14 @@ fn context(args: &Args) -> Context {
     let redactor = Arc::new(Redactor::new());
     let stderr = std::io::stderr().is_terminal();
     let view = args.command.has_view().then(|| view::view(stderr));
-    let events = EventSink::new(Output::new(Box::new(std::io::stdout()), view, Arc::clone(&redactor)));
+    let output = Output::new(Box::new(std::io::stdout()), view, Arc::clone(&redactor));
     Context {
+        unwritten: output.unwritten(),
         redactor,
-        events,
+        events: EventSink::new(output),
         run_id: ulid::Ulid::generate().to_string().into(),
         common: args.common.clone(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "),
     }
 }
 
@@ -176,15 +189,21 @@ fn hub_of(common: &args::Common) -> HubKind {
     hub_kind(common.hub, &settings.unwrap_or_default())
 }
 
-/// Ctrl-C, or the SIGTERM of whoever started psn.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C, or the SIGTERM of whoever started psn: caught from here on, not from when it is first waited for.
+fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    async fn received(signal: &mut std::io::Result<Signal>) {
+        match signal {
+            Ok(signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        tokio::select! {
+            () = received(&mut interrupt) => {}
+            () = received(&mut terminate) => {}
+        }
     }
 }
 
@@ -193,8 +212,10 @@ pub fn events_schema() -> serde_json::Value {
     schemars::schema_for!(Event).to_value()
 }
 
-#[expect(clippy::print_stdout, reason = "a schema is what was asked for; the event stream has not begun")]
-fn schema() -> Done {
-    println!("{:#}", events_schema());
-    Done::Silent
+fn schema() -> Result<Done, CodedError> {
+    writeln!(std::io::stdout(), "{:#}", events_schema()).or_else(|e| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(CodedError::new("run.no-output", format!("the schema could not be written: {e}"), ["df -h ."])),
+    })?;
+    Ok(Done::Silent)
 }

@@ -146,19 +146,22 @@ async fn answer(
         (_, None) => unreachable!("every other command names a post"),
         (Verb::Show { .. }, Some(id)) => ("show", show(&mut tx, id).await?),
         (Verb::Retry { not_published, .. }, Some(id)) => {
-            let word = word(sqlx::query_scalar("SELECT psn.retry_post($1, $2)").bind(id).bind(*not_published), &mut tx);
-            resolved(&word.await?, id, "retry")?;
+            let query = sqlx::query_scalar("SELECT psn.retry_post($1, $2)").bind(id).bind(*not_published);
+            let word = word(query, &mut tx).await?;
+            resolved(&known(word, id, &mut tx).await?, id, "retry")?;
             let next = json!({ "post": id, "status": "retrying", "next": "psn run watchdog" });
             ("retry", next)
         }
         (Verb::Park { reason, .. }, Some(id)) => {
             let query = sqlx::query_scalar("SELECT psn.end_post($1, 'parked', $2, false)").bind(id).bind(reason);
-            resolved(&word(query, &mut tx).await?, id, "park")?;
+            let word = word(query, &mut tx).await?;
+            resolved(&known(word, id, &mut tx).await?, id, "park")?;
             ("park", json!({ "post": id, "status": "parked", "next": format!("psn posts show {id}") }))
         }
         (Verb::Fail { published_as: Some(external), .. }, Some(id)) => {
             let query = sqlx::query_scalar("SELECT psn.published_post($1, $2)").bind(id).bind(external);
-            resolved(&word(query, &mut tx).await?, id, "fail")?;
+            let word = word(query, &mut tx).await?;
+            resolved(&known(word, id, &mut tx).await?, id, "fail")?;
             ("fail", json!({ "post": id, "status": "published", "external_id": external }))
         }
         (Verb::Fail { reason, not_published, .. }, Some(id)) => {
@@ -166,7 +169,8 @@ async fn answer(
                 .bind(id)
                 .bind(reason)
                 .bind(*not_published);
-            resolved(&word(query, &mut tx).await?, id, "fail")?;
+            let word = word(query, &mut tx).await?;
+            resolved(&known(word, id, &mut tx).await?, id, "fail")?;
             ("fail", json!({ "post": id, "status": "failed" }))
         }
     };
@@ -284,6 +288,20 @@ pub(super) fn lines(data: &Value) -> Vec<String> {
         return std::iter::once(line(data)).chain(next).collect();
     };
     if posts.is_empty() { vec!["No posts".to_owned()] } else { posts.iter().map(line).collect() }
+}
+
+/// What has not ended is most often on its way; a draft is not even scheduled.
+async fn known(word: String, id: Uuid, tx: &mut PgConnection) -> Result<String, CodedError> {
+    if word != "not-ended" {
+        return Ok(word);
+    }
+    let status: Option<String> = sqlx::query_scalar("SELECT status FROM public.posts WHERE id = $1")
+        .bind(id)
+        .persistent(false)
+        .fetch_optional(tx)
+        .await
+        .map_err(|e| database(&e))?;
+    Ok(if status.as_deref() == Some("draft") { "not-scheduled".to_owned() } else { word })
 }
 
 /// The functions' words, as errors.

@@ -92,16 +92,23 @@ fn unknown(session: &Session, name: &str, error: CodedError) -> CodedError {
     let mut names: Vec<String> = vec![SETUP.to_owned(), MIGRATE.to_owned()];
     names.extend(session.registry.names());
     names.sort();
-    let nearest = names.iter().min_by_key(|n| distance(n, name)).cloned().unwrap_or_else(|| SETUP.to_owned());
+    let near = nearest(&names, name).map(|near| format!("psn run {near}"));
     CodedError::new(
         "run.unknown-step",
         format!("there is no step or task `{name}`; there are: {}", names.join(", ")),
-        [format!("psn run {nearest}"), "psn plugin list".to_owned()],
+        near.into_iter().chain(["psn plugin list".to_owned()]),
     )
 }
 
+/// The name that was most likely meant: a third of its letters may be wrong. A fix is typed as it stands, and what nobody meant must
+/// not be done.
+pub(super) fn nearest<'n>(names: &'n [String], typed: &str) -> Option<&'n str> {
+    let (near, wrong) = names.iter().map(|name| (name, distance(name, typed))).min_by_key(|(_, wrong)| *wrong)?;
+    (wrong * 3 <= near.chars().count()).then_some(near)
+}
+
 /// Levenshtein's distance; both words are short.
-pub(super) fn distance(a: &str, b: &str) -> usize {
+fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().take(64).enumerate() {
@@ -134,7 +141,18 @@ pub(super) fn options(context: &Context, create: bool) -> OpenOptions {
 
 #[cfg(test)]
 mod tests {
-    use super::distance;
+    use super::{distance, nearest};
+
+    #[test]
+    fn a_fix_is_what_was_meant_or_nothing() {
+        let names: Vec<String> = ["keys", "migrate", "setup", "watchdog"].map(str::to_owned).to_vec();
+        assert_eq!(nearest(&names, "wacthdog"), Some("watchdog"));
+        assert_eq!(nearest(&names, "key"), Some("keys"));
+        for typed in ["nothing-like", "", "watch", "k"] {
+            assert_eq!(nearest(&names, typed), None, "{typed}");
+        }
+        assert_eq!(nearest(&[], "setup"), None);
+    }
 
     #[test]
     fn distances() {

@@ -3,5 +3,5 @@ mod sink;
 mod types;
 
 pub(crate) use sink::steers;
-pub use sink::{EventSink, Output, Recorder, Sink, redact_value};
+pub use sink::{EventSink, Output, Recorder, Sink, Unwritten, redact_value};
 pub use types::{Check, CheckStatus, Event, Level, Need, NextCommand, SCHEMA_NAME, StepEvent, StepStatus, Summary};

@@ -1,6 +1,6 @@
 //! Where events go. One writer for standard output, which every event of the process passes: redacted, one line each, never torn.
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::io::{ErrorKind, Write};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::types::{Event, Level};
 use crate::boundary::{Kind, Phase, passed};
@@ -38,16 +38,43 @@ impl EventSink {
 /// Shows an event to people.
 pub type View = Box<dyn Fn(&Event) + Send + Sync>;
 
+/// Why events did not reach their reader: the first reason, if there is one. A reader that went away is none.
+#[derive(Clone, Default)]
+pub struct Unwritten(Arc<OnceLock<std::io::Error>>);
+
+impl Unwritten {
+    pub fn reason(&self) -> Option<&std::io::Error> {
+        self.0.get()
+    }
+
+    fn note(&self, written: std::io::Result<()>) {
+        match written {
+            // What is done is recorded, and the next run tells: no reason to stop in the middle of setup.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+            Err(e) => drop(self.0.set(e)),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Fields of every event whose values are psn's own words, whatever a secret looks like: without them no reader knows what it reads.
+const OWN_WORDS: [&str; 3] = ["type", "status", "level"];
+
 /// Writes events as NDJSON, and hands each to a view for people.
 pub struct Output {
     out: Mutex<Box<dyn Write + Send>>,
     view: Option<View>,
     redactor: Arc<Redactor>,
+    unwritten: Unwritten,
 }
 
 impl Output {
     pub fn new(out: Box<dyn Write + Send>, view: Option<View>, redactor: Arc<Redactor>) -> Self {
-        Self { out: Mutex::new(out), view, redactor }
+        Self { out: Mutex::new(out), view, redactor, unwritten: Unwritten::default() }
+    }
+
+    pub fn unwritten(&self) -> Unwritten {
+        self.unwritten.clone()
     }
 
     /// The event as one line, without a live secret in any form. The strings are filtered before they are encoded, so that what is
@@ -56,13 +83,18 @@ impl Output {
         let mut value = serde_json::to_value(event).unwrap_or_else(
             |e| serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": e.to_string() }),
         );
-        redact_value(&mut value, &self.redactor);
-        let line = escaped(value.to_string());
-        // What remains can only be a secret that is spread over keys, or hidden by an escape: then the whole line goes.
-        if self.redactor.finds(line.as_bytes()) {
-            return serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": "an event was withheld: it held a secret" }).to_string();
+        if let Some(fields) = value.as_object_mut() {
+            // The fields' names and psn's own words stay: a value that is captured from a service, and is `"type":"` or `summary`, must
+            // not take the whole stream away.
+            for (_, value) in fields.iter_mut().filter(|(name, _)| !OWN_WORDS.contains(&name.as_str())) {
+                redact_value(value, &self.redactor);
+                // What remains can only be a secret that is spread over keys, or hidden by an escape: then the whole event goes.
+                if self.redactor.finds(escaped(value.to_string()).as_bytes()) {
+                    return serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": "an event was withheld: it held a secret" }).to_string();
+                }
+            }
         }
-        line
+        escaped(value.to_string())
     }
 }
 
@@ -93,8 +125,7 @@ impl Sink for Output {
         passed(Kind::Event, Phase::Before, || line.clone());
         {
             let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            // A reader that went away is no reason to stop in the middle of setup: what is done is recorded, and the next run tells.
-            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+            self.unwritten.note(writeln!(out, "{line}").and_then(|()| out.flush()));
         }
         passed(Kind::Event, Phase::After, || line.clone());
         if let Some(view) = &self.view {
@@ -156,6 +187,53 @@ mod tests {
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_secret_that_looks_like_the_stream_takes_nothing_of_it_away() {
+        let redactor = Arc::new(Redactor::new());
+        for secret in ["\"type\":\"", "elapsed_ms", "needs_consent", "\",\"source\":\"", "\"level\":\"info\""] {
+            redactor.register(&Secret::new(secret));
+        }
+        let buffer = Buffer::default();
+        let sink = EventSink::new(Output::new(Box::new(buffer.clone()), None, redactor));
+        sink.log(Level::Info, "x", "needs_consent, says x");
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let event: Event = serde_json::from_str(&text).unwrap();
+        assert!(
+            matches!(event, Event::Log { source, message, .. } if source == "x" && message == "[redacted], says x")
+        );
+    }
+
+    #[test]
+    fn a_secret_that_is_spread_over_a_guests_keys_takes_the_event_away() {
+        let redactor = Arc::new(Redactor::new());
+        redactor.register(&Secret::new("half-of-it\":\"other-half"));
+        let buffer = Buffer::default();
+        let sink = EventSink::new(Output::new(Box::new(buffer.clone()), None, redactor));
+        let fields = serde_json::json!({ "half-of-it": "other-half" }).as_object().unwrap().clone();
+        sink.emit(&Event::Log { level: Level::Info, source: "x".to_owned(), message: String::new(), fields });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("withheld") && !text.contains("other-half"), "{text}");
+    }
+
+    #[test]
+    fn a_full_disk_is_noted_and_a_reader_that_left_is_not() {
+        struct Broken(ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        for (kind, is_noted) in [(ErrorKind::BrokenPipe, false), (ErrorKind::StorageFull, true)] {
+            let output = Output::new(Box::new(Broken(kind)), None, Arc::new(Redactor::new()));
+            let unwritten = output.unwritten();
+            EventSink::new(output).log(Level::Info, "x", "x");
+            assert_eq!(unwritten.reason().map(std::io::Error::kind), is_noted.then_some(kind));
         }
     }
 

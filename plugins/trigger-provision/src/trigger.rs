@@ -270,8 +270,12 @@ pub(crate) fn finalize(deployment: &str, image_digest: &str) -> Result<Option<St
     Ok(error_event(&reply.text()))
 }
 
+/// Also of a version that is older than the one in use: the tasks are those of the settings, which may have gone back.
 pub(crate) fn promote(version: &str) -> Result<(), Error> {
-    let request = environment().post(path!("/api/v1/deployments/{}/promote", version)).json(&json!({}));
+    let request = environment()
+        .post(path!("/api/v1/deployments/{}/promote", version))
+        .query("allowRollbacks", true)
+        .json(&json!({}));
     request.idempotent().retry_when_busy().send()?.success()?;
     Ok(())
 }

@@ -8,8 +8,9 @@ use sqlparser::ast::{
     TableFactor, TableObject, UnaryOperator, Value, ValueWithSpan, Visit as _, Visitor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::allowed::{FUNCTIONS, plain};
 use super::columns::{self, Columns, Dotted, Named, Tables};
@@ -24,6 +25,9 @@ const MAX_DEPTH: usize = 50;
 /// Words and operators of one statement, of which each may make it one deeper without brackets: `1 + 1 + 1`. Values, parameters and
 /// commas are not counted. The longest first-party statement has about 90.
 const MAX_WORDS: usize = 500;
+/// `position(` of one statement: the parser reads what is in it twice, once as `position(a IN b)` and once as a call, and so each one
+/// within another doubles its work. `strpos(b, a)` is the same without.
+const MAX_POSITIONS: usize = 3;
 /// Bytes of a name, `NAMEDATALEN - 1`: Postgres cuts longer ones, and they would be other names than were looked at.
 const MAX_NAME_BYTES: usize = 63;
 /// Statements whose answer is kept. A plugin has a handful, and runs them again and again.
@@ -162,6 +166,9 @@ fn parse(sql: &str) -> Result<Statement, Fault> {
             "a statement has at most {MAX_WORDS} words and operators: give lists as one array parameter"
         )));
     }
+    if positions(&tokens) > MAX_POSITIONS {
+        return Err(Fault::Denied(format!("a statement has `position(` at most {MAX_POSITIONS} times: write strpos")));
+    }
     let parsed =
         Parser::new(&dialect).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens).parse_statements();
     let mut statements = parsed.map_err(unreadable)?;
@@ -169,6 +176,17 @@ fn parse(sql: &str) -> Result<Statement, Fault> {
         (Some(statement), true) => Ok(statement),
         _ => Err(Fault::Denied("one statement at a time: for several, use a transaction".to_owned())),
     }
+}
+
+/// How often `position` is followed by a bracket. Elsewhere it is a name like others.
+fn positions(tokens: &[TokenWithSpan]) -> usize {
+    let mut solid = tokens.iter().map(|t| &t.token).filter(|t| !matches!(t, Token::Whitespace(_))).peekable();
+    let mut count = 0;
+    while let Some(token) = solid.next() {
+        let is_position = matches!(token, Token::Word(word) if word.keyword == Keyword::POSITION);
+        count += usize::from(is_position && matches!(solid.peek(), Some(Token::LParen)));
+    }
+    count
 }
 
 /// Brackets are counted as the parser goes, with [`MAX_DEPTH`].

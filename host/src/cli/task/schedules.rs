@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::super::run::distance;
+use super::super::run::nearest;
 use super::super::{Context, Done};
 use super::{answer, open};
 use crate::error::CodedError;
@@ -56,9 +56,8 @@ fn unknown(api: &TriggerApi, all: &[Value], wanted: &str, verb: &str) -> CodedEr
     if api.tasks.iter().any(|task| task == wanted) {
         fix.push("psn run trigger-provision".to_owned());
     } else {
-        let names = all.iter().map(|schedule| text(schedule, "task"));
-        let nearest = names.filter(|name| !name.is_empty()).min_by_key(|name| distance(name, wanted));
-        fix.extend(nearest.map(|name| format!("psn task schedules {verb} {name}")));
+        let names: Vec<String> = all.iter().map(|schedule| text(schedule, "task").to_owned()).collect();
+        fix.extend(nearest(&names, wanted).map(|name| format!("psn task schedules {verb} {name}")));
     }
     fix.push("psn task schedules".to_owned());
     CodedError::new(

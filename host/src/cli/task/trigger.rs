@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::run::distance;
+use super::super::run::nearest;
 use super::super::{Context, Done};
 use super::time::{duration, still_ahead, when};
 use super::{MAX_PAYLOAD, OPEN, answer, no_such, open};
@@ -157,9 +157,7 @@ fn unknown(api: &TriggerApi, task: &str, deployed: Vec<String>) -> CodedError {
     }
     let names = if deployed.is_empty() { &api.tasks } else { &deployed };
     let mut fix = Vec::new();
-    if let Some(nearest) = names.iter().min_by_key(|n| distance(n, task)) {
-        fix.push(format!("psn task trigger {nearest}"));
-    }
+    fix.extend(nearest(names, task).map(|near| format!("psn task trigger {near}")));
     fix.push("psn plugin list".to_owned());
     CodedError::new("task.unknown", format!("the hub runs no task `{task}`; it runs: {}", names.join(", ")), fix)
 }

@@ -211,6 +211,76 @@ fn neither_long_nor_deep_ones() {
     }
 }
 
+/// What the parser tries twice, one inside of the other, doubles its work with each: this ends, or never does. No deadline ends it.
+#[test]
+fn nesting_of_any_kind_comes_to_an_end() {
+    const DEEP: usize = 40;
+    let forms = [
+        ("(", ")"),
+        ("((", "))"),
+        ("(SELECT ", ")"),
+        ("1 IN (", ")"),
+        ("1 IN ((", "))"),
+        ("EXISTS (", ")"),
+        ("NOT ", ""),
+        ("CASE WHEN ", " THEN 1 END"),
+        ("CASE ", " WHEN 1 THEN 1 END"),
+        ("CAST(", " AS int)"),
+        ("position(", ")"),
+        ("position(1 IN ", ")"),
+        ("POSITION (", " IN 'a')"),
+        ("substring(", " FROM 1 FOR 2)"),
+        ("substring(", ")"),
+        ("overlay(", " PLACING 'a' FROM 1)"),
+        ("trim(", ")"),
+        ("trim(BOTH 'a' FROM ", ")"),
+        ("extract(epoch FROM ", ")"),
+        ("ceil(", ")"),
+        ("floor(", " TO DAY)"),
+        ("ARRAY[", "]"),
+        ("[", "]"),
+        ("ARRAY(SELECT ", ")"),
+        ("ROW(", ")"),
+        ("interval ", ""),
+        ("INTERVAL (", ") DAY"),
+        ("date ", ""),
+        ("f(", ")"),
+        ("f(a => ", ")"),
+        ("f(DISTINCT ", ")"),
+        ("count(*) FILTER (WHERE ", ")"),
+        ("sum(1) OVER (ORDER BY ", ")"),
+        ("1 BETWEEN ", " AND 2"),
+        ("'a' LIKE ", ""),
+        ("1 = ANY(", ")"),
+        ("x::numeric(", ")"),
+        ("json_object(", ")"),
+        ("{fn f(", ")}"),
+    ];
+    for (open, close) in forms {
+        for (other, end) in forms {
+            let nested = |bottom: &str| {
+                format!(
+                    "SELECT {}{bottom}{}",
+                    format!("{open}{other}").repeat(DEEP / 2),
+                    format!("{end}{close}").repeat(DEEP / 2)
+                )
+            };
+            for bottom in ["1", "1 2", ")"] {
+                // What comes of it does not matter here.
+                let _ = check(&nested(bottom));
+            }
+        }
+    }
+    let tables = [("(", ")"), ("(SELECT 1 FROM ", ") a"), ("LATERAL (", ")"), ("a JOIN (", ") ON true"), ("f(", ")")];
+    for (open, close) in tables {
+        for bottom in ["a", "1", "a b c"] {
+            let _ = check(&format!("SELECT 1 FROM {}{bottom}{}", open.repeat(DEEP), close.repeat(DEEP)));
+        }
+    }
+    assert!(matches!(check(&format!("SELECT {}1{}", "position(".repeat(40), ")".repeat(40))), Err(Fault::Denied(_))));
+    check("SELECT position('a' IN content), position('b' IN content) FROM posts").unwrap();
+}
+
 #[test]
 fn the_deepest_that_is_admitted_fits_a_small_stack() {
     // The runtime's host functions have less than a thread's usual stack.
