@@ -77,25 +77,29 @@ impl Output {
         self.unwritten.clone()
     }
 
-    /// The event as one line, without a live secret in any form. The strings are filtered before they are encoded, so that what is
-    /// left is valid JSON whatever a secret looks like.
     fn encode(&self, event: &Event) -> String {
-        let mut value = serde_json::to_value(event).unwrap_or_else(
-            |e| serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": e.to_string() }),
-        );
-        if let Some(fields) = value.as_object_mut() {
-            // The fields' names and psn's own words stay: a value that is captured from a service, and is `"type":"` or `summary`, must
-            // not take the whole stream away.
-            for (_, value) in fields.iter_mut().filter(|(name, _)| !OWN_WORDS.contains(&name.as_str())) {
-                redact_value(value, &self.redactor);
-                // What remains can only be a secret that is spread over keys, or hidden by an escape: then the whole event goes.
-                if self.redactor.finds(escaped(value.to_string()).as_bytes()) {
-                    return serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": "an event was withheld: it held a secret" }).to_string();
-                }
+        line_of(event, &self.redactor)
+    }
+}
+
+/// The event as one line, without a live secret in any form. The strings are filtered before they are encoded, so that what is left is
+/// valid JSON whatever a secret looks like.
+pub(crate) fn line_of(event: &Event, redactor: &Redactor) -> String {
+    let mut value = serde_json::to_value(event).unwrap_or_else(
+        |e| serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": e.to_string() }),
+    );
+    if let Some(fields) = value.as_object_mut() {
+        // The fields' names and psn's own words stay: a value that is captured from a service, and is `"type":"` or `summary`, must
+        // not take the whole stream away.
+        for (_, value) in fields.iter_mut().filter(|(name, _)| !OWN_WORDS.contains(&name.as_str())) {
+            redact_value(value, redactor);
+            // What remains can only be a secret that is spread over keys, or hidden by an escape: then the whole event goes.
+            if redactor.finds(escaped(value.to_string()).as_bytes()) {
+                return serde_json::json!({ "type": "log", "level": "error", "source": "psn", "message": "an event was withheld: it held a secret" }).to_string();
             }
         }
-        escaped(value.to_string())
     }
+    escaped(value.to_string())
 }
 
 /// Characters that steer terminals, end lines for some readers, or reorder what a person sees.

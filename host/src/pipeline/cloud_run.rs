@@ -105,7 +105,7 @@ pub async fn cloud_run(
     };
     let (ended, finished) = match outcome.result {
         Ok(Ok(output)) => {
-            let mut e = event(StepStatus::Success, format!("{name} ended"));
+            let mut e = event(StepStatus::Success, super::task::ended(name, &output));
             e.data = Some(output);
             (Ended::Success, e)
         }

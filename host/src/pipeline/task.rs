@@ -40,7 +40,7 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
     let outcome = environment.runtime.run_task(&loaded, capabilities, call, payload.to_string(), None).await;
     let (ended, finished) = match outcome.result {
         Ok(Ok(output)) => {
-            let mut e = event(StepStatus::Success, format!("{name} ended"));
+            let mut e = event(StepStatus::Success, ended(name, &output));
             e.data = Some(output);
             (Ended::Success, e)
         }
@@ -50,6 +50,22 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
     environment.events.emit(&Event::Step(Box::new(StepEvent { usage: Some(outcome.usage), ..finished })));
     tally.add(ended);
     Ok(tally.summary())
+}
+
+/// Numbers of an answer that a message tells.
+const TOLD: usize = 6;
+/// Characters of their names.
+const LONGEST_KEY: usize = 40;
+
+/// What a task answered, in a line: its counts, and how long its lists are. The whole of it is the event's `data`.
+pub(super) fn ended(name: &str, output: &Value) -> String {
+    let count = |(key, value): (&String, &Value)| {
+        let n = value.as_u64().or_else(|| value.as_array().map(|list| list.len() as u64)).filter(|n| *n > 0)?;
+        let key: String = key.chars().take(LONGEST_KEY).collect();
+        Some(format!("{} {n}", key.replace('_', " ")))
+    };
+    let counts: Vec<String> = output.as_object().into_iter().flatten().filter_map(count).take(TOLD).collect();
+    if counts.is_empty() { format!("{name} ended") } else { format!("{name} ended: {}", counts.join(", ")) }
 }
 
 fn failed(event: impl Fn(StepStatus, String) -> StepEvent, error: CodedError) -> (Ended, StepEvent) {

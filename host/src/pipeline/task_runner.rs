@@ -154,8 +154,8 @@ impl Sink for RunLog {
     fn emit(&self, event: &Event) {
         use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
-        let mut line = serde_json::json!({ "at": chrono::Utc::now(), "run": self.run, "event": event });
-        crate::events::redact_value(&mut line, &self.redactor);
+        let (at, run) = (serde_json::json!(chrono::Utc::now()), serde_json::json!(self.run));
+        let line = format!("{{\"at\":{at},\"run\":{run},\"event\":{}}}", crate::events::line_of(event, &self.redactor));
         let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path);
         // A log that cannot be written is no reason to fail a run that works.
         let _ = file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()));

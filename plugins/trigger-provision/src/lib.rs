@@ -73,6 +73,7 @@ impl Step for TriggerProvision {
         };
         let tasks = tasks::of_this_hub()?;
         progress(0, 4, "Looking for the hub's Trigger.dev project");
+        let was_noted = notes::noted()?.is_some();
         let noted = match key_only {
             Some(noted) => noted,
             None => project_and_key()?,
@@ -84,8 +85,11 @@ impl Step for TriggerProvision {
         let tasks = deploy::bring_up_to_date(&noted, tasks)?;
         plan::accepted(&noted, &tasks)?;
         progress(4, 4, "The tasks are deployed");
-        let verb = if noted.created { "Created" } else { "Adopted" };
-        let message = format!("{verb} the Trigger.dev project {} and deployed {}", noted.name, tasks.names());
+        let message = match (was_noted, noted.created) {
+            (true, _) => format!("Deployed {} to the Trigger.dev project {}", tasks.names(), noted.name),
+            (false, true) => format!("Created the Trigger.dev project {} and deployed {}", noted.name, tasks.names()),
+            (false, false) => format!("Adopted the Trigger.dev project {} and deployed {}", noted.name, tasks.names()),
+        };
         Ok(report(message, &noted, &tasks))
     }
 

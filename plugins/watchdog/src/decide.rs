@@ -28,6 +28,25 @@ pub(crate) enum Run {
     },
 }
 
+impl Run {
+    /// For a person and a program; nothing where there never was a run.
+    pub(crate) fn name(&self) -> Option<String> {
+        Some(match self {
+            Run::None => return None,
+            Run::Missing => "missing".to_owned(),
+            Run::Waiting(why) => format!("waiting: {why}"),
+            Run::Delayed => "delayed".to_owned(),
+            Run::NoVersion => "without a deployment".to_owned(),
+            Run::Working => "working".to_owned(),
+            Run::Unheard => "in a state that is not known".to_owned(),
+            Run::Cancelled => "cancelled".to_owned(),
+            Run::Published(id) => format!("published as {id}"),
+            Run::Over { lost: true } => "lost".to_owned(),
+            Run::Over { lost: false } => "failed".to_owned(),
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
     /// Its run is alive, or nothing can be done now. `working`: the run was seen at work.

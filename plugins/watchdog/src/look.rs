@@ -54,7 +54,7 @@ fn decided(runs: &Runs, post: &Post) -> Result<Value, Failure> {
     let (run, decision) = match &post.unknown {
         Some(reason) => (None, format!("leave it: {reason}")),
         None => match runs.state(post) {
-            Ok(run) => (Some(format!("{run:?}")), words(&decide(post, run), post)),
+            Ok(run) => (run.name(), words(&decide(post, run), post)),
             Err(Refusal::Key(failure)) => return Err(failure),
             Err(Refusal::Unavailable(error) | Refusal::Refused(error)) => {
                 (None, format!("leave it: Trigger.dev cannot be asked: {error}"))

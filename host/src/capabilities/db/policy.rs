@@ -30,6 +30,9 @@ const MAX_WORDS: usize = 500;
 const MAX_POSITIONS: usize = 3;
 /// Bytes of a name, `NAMEDATALEN - 1`: Postgres cuts longer ones, and they would be other names than were looked at.
 const MAX_NAME_BYTES: usize = 63;
+/// Functions that Postgres has called without brackets, and the parser takes for columns.
+const CALLED: [&str; 7] =
+    ["current_catalog", "current_role", "current_schema", "current_user", "session_user", "system_user", "user"];
 /// Statements whose answer is kept. A plugin has a handful, and runs them again and again.
 const KEPT_ANSWERS: usize = 64;
 
@@ -438,6 +441,9 @@ impl Visitor for Walk<'_> {
                 op: UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not | UnaryOperator::BitwiseNot,
                 ..
             } => GO,
+            Expr::Identifier(ident) if ident.quote_style.is_none() && CALLED.contains(&folded(ident).as_str()) => {
+                refuse(format!("{ident} is a function of Postgres's, and not one that plugins may use"))
+            }
             Expr::CompoundIdentifier(idents) => {
                 self.dotted.write(idents);
                 GO

@@ -92,7 +92,8 @@ fn a_deployment_that_is_there_but_not_in_use_is_promoted() {
     expect_start(&hub, false, "existing");
     expect_status(&hub, "DEPLOYED");
     expect_current(&hub, Some("other"));
-    hub.expect("trigger-env", "POST /api/v1/deployments/20260101.1/promote?allowRollbacks=true")
+    hub.expect("trigger-env", "POST /api/v1/deployments/20260101.1/promote")
+        .query("allowRollbacks", "true")
         .idempotent()
         .reply(200, json!({"id": "deployment_1"}));
     expect_complete(&hub);

@@ -278,6 +278,11 @@ fn nesting_of_any_kind_comes_to_an_end() {
         }
     }
     assert!(matches!(check(&format!("SELECT {}1{}", "position(".repeat(40), ")".repeat(40))), Err(Fault::Denied(_))));
+    for called in
+        ["current_role", "CURRENT_SCHEMA", "current_catalog", "current_user", "session_user", "system_user", "user"]
+    {
+        assert!(matches!(check(&format!("SELECT {called} FROM posts")), Err(Fault::Denied(_))), "{called}");
+    }
     check("SELECT position('a' IN content), position('b' IN content) FROM posts").unwrap();
 }
 
