@@ -60,6 +60,11 @@ fn a_name_that_is_no_step_gets_the_nearest_one() {
         assert_eq!(m.secret(name), kept);
     }
 
+    // A kind of hub that there is not leaves the settings alone.
+    let answer = m.psn(&["config", "set", "hub.kind", "mars"]).exits(2);
+    assert_code(&answer, "usage.hub-kind");
+    assert_eq!(answer.error()["fix"][0], "psn config set hub.kind local");
+
     // Events that cannot be written are not lost in silence, and what was asked for is done all the same.
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let lost = m.command(&["run", "validate"]).stdout(full()).stderr(Stdio::piped()).output().unwrap();
@@ -68,6 +73,11 @@ fn a_name_that_is_no_step_gets_the_nearest_one() {
     let schema = m.command(&["schema"]).stdout(full()).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(schema.status.code(), Some(1), "{}", String::from_utf8_lossy(&schema.stderr));
     assert!(!String::from_utf8_lossy(&schema.stderr).contains("panicked"));
+
+    let bash = m.command(&["completions", "bash"]).output().unwrap();
+    let script = String::from_utf8_lossy(&bash.stdout);
+    assert!(bash.status.success() && script.contains("teardown") && script.contains("--drift"), "{script}");
+    assert!(!script.contains("compile-component") && !script.contains("serve"), "a command of psn's own is offered");
 
     // A path is bytes.
     use std::os::unix::ffi::OsStrExt as _;

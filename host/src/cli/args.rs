@@ -84,6 +84,8 @@ pub(super) enum Command {
     Doctor(Doctor),
     /// Prints the JSON Schema of the event stream
     Schema,
+    /// Prints a script that completes psn's commands in a shell
+    Completions { shell: clap_complete::Shell },
     /// Compiles a component from standard input to standard output; psn starts this for itself
     #[command(hide = true)]
     CompileComponent(CompileComponent),
@@ -92,7 +94,13 @@ pub(super) enum Command {
 impl Command {
     /// Whether standard output carries no events.
     pub(super) fn is_silent(&self) -> bool {
-        matches!(self, Command::Schema | Command::CompileComponent(_) | Command::Local(Local::Serve { .. }))
+        matches!(
+            self,
+            Command::Schema
+                | Command::Completions { .. }
+                | Command::CompileComponent(_)
+                | Command::Local(Local::Serve { .. })
+        )
     }
 
     /// The hostile suite prints a table of its own.

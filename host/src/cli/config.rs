@@ -5,14 +5,23 @@ use super::args::{Config, Hub};
 use super::{Context, Done};
 use crate::error::CodedError;
 use crate::events::Event;
-use crate::hub::Settings;
+use crate::hub::{HubKind, Settings};
 use crate::pipeline::session::find_project;
 use crate::pipeline::switch::switch;
+
+const HUB_KIND: &str = "hub.kind";
 
 pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), matches!(command, Config::Set { .. }))?;
     let settings = Settings::load(&project)?;
     let data = match command {
+        Config::Set { name, value } if name == HUB_KIND && HubKind::parse(&value).is_none() => {
+            return Err(CodedError::new(
+                "usage.hub-kind",
+                format!("`{value}` is no kind of hub: local, on this machine, or cloud"),
+                [HubKind::Local, HubKind::Cloud].map(|kind| format!("psn config set {HUB_KIND} {}", kind.as_str())),
+            ));
+        }
         Config::Set { name, value } => {
             Settings::set(&project, &name, &value)?;
             json!({ "name": name, "value": value })

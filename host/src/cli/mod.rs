@@ -20,7 +20,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary, Unwritten};
@@ -161,6 +161,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Done, CodedErro
         Command::Config(config) => config::config(context, config),
         Command::Hub(hub) => config::hub(context, &hub),
         Command::Plugin(plugin) => plugin::plugin(context, plugin).await,
+        Command::Completions { shell } => completions(shell),
         Command::Doctor(doctor) => doctor::doctor(context, doctor).await,
         // `main` answered the second.
         Command::Schema | Command::CompileComponent(_) => schema(),
@@ -213,9 +214,30 @@ pub fn events_schema() -> serde_json::Value {
 }
 
 fn schema() -> Result<Done, CodedError> {
-    writeln!(std::io::stdout(), "{:#}", events_schema()).or_else(|e| match e.kind() {
-        std::io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(CodedError::new("run.no-output", format!("the schema could not be written: {e}"), ["df -h ."])),
-    })?;
-    Ok(Done::Silent)
+    printed(format!("{:#}\n", events_schema()).as_bytes())
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<Done, CodedError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut shown(&Args::command()), "psn", &mut script);
+    printed(&script)
+}
+
+/// Without the commands that psn starts for itself.
+fn shown(command: &clap::Command) -> clap::Command {
+    let children = command.get_subcommands().filter(|child| !child.is_hide_set()).map(shown);
+    let about = command.get_about().cloned().unwrap_or_default();
+    // Names are literals; clap takes no others back. This process ends with the script.
+    let name: &'static str = command.get_name().to_owned().leak();
+    clap::Command::new(name).about(about).args(command.get_arguments().cloned()).subcommands(children)
+}
+
+fn printed(text: &[u8]) -> Result<Done, CodedError> {
+    let mut out = std::io::stdout();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CodedError::new("run.no-output", format!("standard output cannot be written: {e}"), ["df -h ."]))
+        }
+        _ => Ok(Done::Silent),
+    }
 }

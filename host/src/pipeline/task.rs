@@ -1,10 +1,12 @@
 //! A task, run once, here and now.
 use serde_json::Value;
 
+use super::environment::role_url_secret;
 use super::outcome::{Ended, Tally};
 use super::session::Session;
 use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
+use crate::hub::ConnectError;
 use crate::plugins::manifest::World;
 
 /// Runs the task of this name with a JSON payload.
@@ -17,8 +19,13 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
             [format!("psn run {name}")],
         ));
     }
-    let mut tally = Tally::new(1);
     let environment = &session.environment;
+    // Asked for later, it would look like a database that is away for a moment.
+    let url = role_url_secret(name);
+    if !installed.manifest.db.is_empty() && !environment.secrets.exists(&url) {
+        return Err(ConnectError::NoUrl { name: url }.coded());
+    }
+    let mut tally = Tally::new(1);
     let event = |status, message: String| StepEvent {
         step: name.to_owned(),
         index: None,
