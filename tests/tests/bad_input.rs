@@ -51,6 +51,12 @@ fn a_name_that_is_no_step_gets_the_nearest_one() {
         assert_eq!(answer.error()["fix"][0], "psn plugin list");
     }
 
+    // A hub that nobody uses yet has no posts: that is no error.
+    assert_eq!(m.psn(&["posts", "list"]).exits(0).result()["posts"], serde_json::json!([]));
+    let unknown = m.psn(&["posts", "list", "--user", "who@example.org"]).exits(1);
+    assert_code(&unknown, "posts.unknown-user");
+    assert_eq!(unknown.error()["fix"][0], "psn posts list");
+
     // What the hub is known by is not replaced by a slip.
     for name in ["HUB_ENCRYPTION_KEY", "PSN_HUB_ID", "DATABASE_URL_DIRECT"] {
         let kept = m.secret(name);

@@ -134,7 +134,11 @@ async fn answer(
 ) -> Result<(&'static str, Value), CodedError> {
     let mut tx = connection.begin().await.map_err(|e| database(&e))?;
     sqlx::raw_sql(STATEMENT).execute(&mut *tx).await.map_err(|e| database(&e))?;
-    let user = user(&mut tx, posts.user.as_deref()).await?;
+    let user = match user(&mut tx, posts.user.as_deref()).await? {
+        Whose::User(id) => id,
+        Whose::Nobody if matches!(posts.command, Verb::List { .. }) => return Ok(("list", json!({ "posts": [] }))),
+        Whose::Nobody => return Err(unknown(id.unwrap_or_default())),
+    };
     sqlx::query("SELECT pg_catalog.set_config('app.current_user_id', $1, true)")
         .bind(user.to_string())
         .persistent(false)
@@ -184,28 +188,49 @@ async fn word(query: Asked<'_>, tx: &mut PgConnection) -> Result<String, CodedEr
     query.persistent(false).fetch_one(tx).await.map_err(|e| database(&e))
 }
 
-async fn user(tx: &mut PgConnection, named: Option<&str>) -> Result<Uuid, CodedError> {
+/// Whose posts are meant.
+enum Whose {
+    User(Uuid),
+    /// The hub has no user yet.
+    Nobody,
+}
+
+async fn user(tx: &mut PgConnection, named: Option<&str>) -> Result<Whose, CodedError> {
     if let Some(id) = named.and_then(|n| Uuid::try_parse(n).ok()) {
-        return Ok(id);
+        return Ok(Whose::User(id));
     }
     let found: Option<Uuid> = sqlx::query_scalar("SELECT psn.find_user($1)")
         .bind(named)
         .persistent(false)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(|e| database(&e))?;
+    if let Some(id) = found {
+        return Ok(Whose::User(id));
+    }
+    let users: i32 = sqlx::query_scalar("SELECT psn.count_users()")
+        .persistent(false)
         .fetch_one(tx)
         .await
         .map_err(|e| database(&e))?;
-    found.ok_or_else(|| match named {
-        Some(name) => CodedError::new(
-            "posts.unknown-user",
-            format!("this hub has no user {name}"),
-            ["psn posts list", "Give the e-mail address that the user has in this hub, or the user's id: --user ID"],
-        ),
-        None => CodedError::new(
+    let whose = "Give the e-mail address that the user has in this hub, or the user's id: --user ID";
+    match (named, users) {
+        (None, 0) => Ok(Whose::Nobody),
+        (None, _) => Err(CodedError::new(
             "posts.which-user",
-            "this hub has no user yet, or several: say whose posts are meant",
+            "this hub has several users: say whose posts are meant",
             ["psn posts list --user EMAIL"],
-        ),
-    })
+        )),
+        (Some(name), 0 | 1) => {
+            let there = if users == 0 { "and none at all yet" } else { "but one" };
+            Err(CodedError::new(
+                "posts.unknown-user",
+                format!("this hub has no user {name}, {there}"),
+                ["psn posts list", whose],
+            ))
+        }
+        (Some(name), _) => Err(CodedError::new("posts.unknown-user", format!("this hub has no user {name}"), [whose])),
+    }
 }
 
 const COLUMNS: &str = "jsonb_build_object('post', p.id, 'platform', p.platform, 'kind', p.kind, 'status', p.status,
