@@ -22,7 +22,8 @@ impl Secret {
         self.0.as_str()
     }
 
-    /// The first 8 hex digits of SHA-256 over the name and the value: changes when the value does, tells nothing else.
+    /// The first 8 hex digits of SHA-256 over the name and the value: changes when the value does. Of a service's key, which is
+    /// random, it tells nothing else; of a word that a person chose it would confirm a guess.
     pub fn fingerprint(&self, name: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(name.as_bytes());
