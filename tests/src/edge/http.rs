@@ -163,8 +163,9 @@ fn serve(route: &Arc<Route>, listener: TcpListener, port: u16) {
                 listener = Some(again);
             }
             (None, true) => thread::sleep(Duration::from_millis(5)),
-            (Some(open), false) => match open.accept() {
-                Ok((stream, _)) => {
+            (Some(open), false) => {
+                // Else nobody came, or whoever came is gone again.
+                if let Ok((stream, _)) = open.accept() {
                     let route = Arc::clone(route);
                     thread::spawn(move || {
                         // It has the listener's patience.
@@ -173,9 +174,7 @@ fn serve(route: &Arc<Route>, listener: TcpListener, port: u16) {
                         let _ = talk(&route, stream);
                     });
                 }
-                // Nobody came, or whoever came is gone again.
-                Err(_) => {}
-            },
+            }
         }
     }
 }
