@@ -75,8 +75,8 @@ impl Rig {
     }
 
     /// The same, with something to say.
-    pub fn trigger_post(&self, path: &str, key: &str, body: &Value) -> Reply {
-        call(self.trigger, "POST", path, key, body.to_string().as_bytes())
+    pub fn trigger_json(&self, method: &str, path: &str, key: &str, body: &Value) -> Reply {
+        call(self.trigger, method, path, key, body.to_string().as_bytes())
     }
 }
 

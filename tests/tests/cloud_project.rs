@@ -167,7 +167,7 @@ async fn ask(m: &Machine, api: &str, path: &str) -> Value {
 /// The real `trigger.dev` CLI, installed by npm from the project's own lock file, against the local hub. `PSN_DEPLOY_RUNTIMES` names
 /// the runtimes, one after the other in one hub. bun has to be on PATH for the hub, which lists a bundle's tasks with it.
 #[test]
-#[ignore = "npm fetches the vendor's CLI, and the CLI looks for the internet: run by scripts/deploy.sh"]
+#[ignore = "npm installs the vendor's CLI from its registry, and a deployment takes a minute for each runtime: run by scripts/deploy.sh"]
 fn the_vendors_cli_deploys_it_and_a_second_run_deploys_nothing() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let m = machine();

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Json;
+use axum::extract::Path;
 use axum::http::HeaderValue;
-use axum::routing::{get, post};
+use axum::routing::{get, post as post_route};
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use psn_tests::{Answer, Machine};
 use serde_json::{Value, json};
@@ -161,6 +162,9 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     }
     assert_eq!(paged, all, "pages are the list, in order, without doubles");
 
+    replays_that_change_something(&m, &first, &post);
+    filters_by_origin(&m, &first);
+
     // A run that fails says so: there is no such post.
     let nobody = json!({ "post_id": "00000000-0000-4000-8000-000000000000", "attempt": 1 }).to_string();
     let failed = m.psn(&["task", "trigger", TASK, "--payload", &nobody, "--wait", "90"]).exits(1);
@@ -175,6 +179,90 @@ fn runs_are_triggered_put_off_cancelled_and_replayed() {
     add_example(&m);
     m.psn(&["run", "setup"]).exits(0);
     with(&["--wait", "90"]).exits(0);
+}
+
+fn replays_that_change_something(m: &Machine, first: &str, post: &str) {
+    let payload = json!({ "post_id": post, "attempt": 2 }).to_string();
+    let args = ["task", "replay", first, "--payload", &payload, "--delay", "2h", "--tag", "again"];
+    let replayed = m.psn(&args).exits(0);
+    assert_eq!((&replayed.result()["replay_of"], &replayed.result()["status"]), (&json!(first), &json!("DELAYED")));
+    let shown = m.psn(&["task", "show", &id(&replayed)]).exits(0).result().clone();
+    assert_eq!((&shown["payload"]["attempt"], &shown["tags"]), (&json!(2), &json!(["again"])));
+    m.psn(&["task", "cancel", &id(&replayed)]).exits(0);
+    // As it was, on the deployment that it ran on, to its end.
+    let version = m.psn(&["task", "show", first]).exits(0).result()["version"].as_str().expect("a version").to_owned();
+    m.psn(&["task", "replay", first, "--deployment", &version, "--wait", "90"]).exits(0);
+    refused(m, &["task", "replay", first, "--payload", "{not json"], 2, "usage.payload");
+    refused(m, &["task", "replay", first, "--delay", "tomorrow"], 2, "usage.delay");
+    refused(m, &["task", "replay", first, "--tag", "a,b"], 2, "usage.tags");
+}
+
+/// Runs by the deployment, the batch and the schedule that they come from.
+fn filters_by_origin(m: &Machine, first: &str) {
+    let by = |args: &[&str]| ids(&m.psn(&[&["task", "runs"], args].concat()).exits(0));
+    let version = m.psn(&["task", "show", first]).exits(0).result()["version"].as_str().expect("a version").to_owned();
+    assert!(by(&["--deployment", &version]).contains(&first.to_owned()));
+    assert!(by(&["--deployment", "20200101.1"]).is_empty());
+
+    let batch = tokio::runtime::Runtime::new().expect("threads").block_on(batch_of_one(m));
+    assert_eq!(by(&["--batch", &batch]).len(), 1);
+    assert!(by(&["--batch", "batch_of_nothing"]).is_empty());
+
+    let schedules = m.psn(&["task", "schedules"]).exits(0).result()["schedules"].clone();
+    let schedule = schedules[0]["id"].as_str().expect("an id").to_owned();
+    assert!(by(&["--schedule", &schedule]).is_empty(), "its time has not come");
+    tokio::runtime::Runtime::new().expect("threads").block_on(is_due(m, &schedule));
+    let patience = Instant::now() + Duration::from_secs(60);
+    while by(&["--schedule", &schedule]).is_empty() {
+        assert!(Instant::now() < patience, "a schedule that is due makes no run");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for wrong in [["--batch", "run_1"], ["--schedule", "watchdog"]] {
+        refused(m, &[&["task", "runs"][..], &wrong].concat(), 2, "usage.filter");
+    }
+}
+
+/// The local hub's own API, with the production key.
+async fn post(m: &Machine, path: &str, kind: &str, body: String) -> Value {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let endpoints = m.psn(&["local", "up"]).exits(0).result()["endpoints"].clone();
+    let base = endpoints["trigger"].as_str().expect("an address").trim_end_matches('/').to_owned();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let request = client.post(format!("{base}{path}")).bearer_auth(m.secret("TRIGGER_SECRET_KEY").expect("a key"));
+    let reply = request.header("content-type", kind).body(body).send().await.expect("an answer");
+    assert!(reply.status().is_success(), "{path}: {}", reply.status());
+    reply.json().await.expect("JSON")
+}
+
+async fn batch_of_one(m: &Machine) -> String {
+    let batch = post(m, "/api/v3/batches", "application/json", json!({ "runCount": 1 }).to_string()).await;
+    let id = batch["id"].as_str().expect("an id").to_owned();
+    let item =
+        json!({ "index": 0, "task": "watchdog", "payload": {}, "options": { "payloadType": "application/json" } });
+    post(m, &format!("/api/v3/batches/{id}/items"), "application/x-ndjson", item.to_string()).await;
+    id
+}
+
+/// The schedule's next tick is now, as a person with the control database in hand can have it.
+async fn is_due(m: &Machine, schedule: &str) {
+    let home = m.home().join("local-hub");
+    let postmaster = std::fs::read_to_string(home.join("pg/_control/data/postmaster.pid")).expect("it runs");
+    // Line 4 is its port, line 5 its socket's folder.
+    let lines: Vec<&str> = postmaster.lines().collect();
+    let password = std::fs::read_to_string(home.join("superuser.secret")).expect("a password");
+    let options = sqlx::postgres::PgConnectOptions::new()
+        .host(lines[4])
+        .port(lines[3].parse().expect("a port"))
+        .username("cloud_admin")
+        .password(password.trim())
+        .database("psn_hub");
+    let mut db = PgConnection::connect_with(&options).await.expect("the control database");
+    let updated = sqlx::query("update trigger.schedules set next_run_at = now() where id = $1")
+        .bind(schedule)
+        .execute(&mut db)
+        .await
+        .expect("an update");
+    assert_eq!(updated.rows_affected(), 1);
 }
 
 /// What is typed wrong, and what a hub in another state answers.
@@ -221,9 +309,12 @@ fn wrong_use(m: &Machine) {
 
 /// A Trigger.dev whose clock is two hours ahead. Answers its address, and counts what it was told to start or to move.
 fn two_hours_ahead(told: Arc<AtomicUsize>) -> String {
-    let run = |status: &'static str| json!({ "id": "run_cskewed", "status": status, "delayedUntil": "2099-01-01T00:00:00.000Z" });
+    let run = |status: &'static str| {
+        json!({ "id": "run_cskewed", "status": status, "taskIdentifier": "watchdog", "payload": { "post": 1 },
+        "delayedUntil": "2099-01-01T00:00:00.000Z" })
+    };
     let count = move || told.fetch_add(1, Ordering::SeqCst);
-    let (started, moved) = (count.clone(), count);
+    let (started, moved, cancelled) = (count.clone(), count.clone(), count);
     let date = (Utc::now() + TimeDelta::hours(2)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let date = HeaderValue::try_from(date).expect("a date");
     let app = axum::Router::new()
@@ -233,15 +324,32 @@ fn two_hours_ahead(told: Arc<AtomicUsize>) -> String {
         )
         .route(
             "/api/v1/tasks/watchdog/trigger",
-            post(move || async move {
+            post_route(move || async move {
                 started();
                 Json(json!({ "id": "run_cskewed", "isCached": false }))
             }),
         )
-        .route("/api/v3/runs/{run}", get(move || async move { Json(run("DELAYED")) }))
+        .route(
+            "/api/v3/runs/{run}",
+            get(move |Path(id): Path<String>| async move {
+                Json(match id.as_str() {
+                    // A replay of the other, at once.
+                    "run_cnew" => json!({ "id": id, "status": "QUEUED", "payload": { "post": 1 } }),
+                    _ => run("DELAYED"),
+                })
+            }),
+        )
+        .route("/api/v1/runs/{run}/replay", post_route(|| async { Json(json!({ "id": "run_cnew" })) }))
+        .route(
+            "/api/v2/runs/run_cnew/cancel",
+            post_route(move || async move {
+                cancelled();
+                Json(json!({ "id": "run_cnew" }))
+            }),
+        )
         .route(
             "/api/v1/runs/{run}/reschedule",
-            post(move || async move {
+            post_route(move || async move {
                 moved();
                 Json(run("DELAYED"))
             }),
@@ -280,6 +388,12 @@ fn clocks_that_differ(m: &Machine) {
         first_fix(m, &skewed).exits(0);
         assert_eq!(told.load(Ordering::SeqCst), before + 1, "the fix does what was meant");
     }
+    // It is one of before a replay could change anything, too: what it makes instead is stopped, and the fix does what was meant.
+    let before = told.load(Ordering::SeqCst);
+    let replayed = ["task", "replay", "run_cskewed", "--delay", "2h"];
+    let changed = refused(m, &replayed, 1, "task.replay-changed");
+    assert_eq!(told.load(Ordering::SeqCst), before + 1, "what it made was cancelled, and nothing else was done");
+    assert_eq!(changed.error()["fix"][0], r#"psn task trigger watchdog --payload '{"post":1}' --delay 2h"#);
     // What is to come on both clocks, and a span, need no such care.
     m.psn(&["task", "trigger", "watchdog", "--delay", "2099-01-01T00:00:00Z"]).exits(0);
     std::fs::remove_file(m.project().join("config/services.toml")).expect("the file");

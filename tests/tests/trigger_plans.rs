@@ -124,7 +124,13 @@ fn a_free_plan_gets_hourly_schedules_until_there_is_a_better_one() {
     assert_eq!(account.cron(), "0 * * * *");
     let again = m.psn(&["run", "setup"]).exits(0);
     assert!(again.steps().iter().all(|(_, status)| status == "skipped"), "{}", again.stdout);
-    again.event(|e| e["type"] == "check" && e["check"] == "schedules" && e["status"] == "warn");
+    let warned = again.event(|e| e["type"] == "check" && e["check"] == "schedules" && e["status"] == "warn");
+    // Whoever does what it says first has it so, and is not warned again.
+    let fix = warned["fix"][0].as_str().unwrap().to_owned();
+    m.psn(&fix.split(' ').skip(1).collect::<Vec<_>>()).exits(0);
+    let agreed = m.psn(&["run", "setup"]).exits(0);
+    agreed.event(|e| e["type"] == "check" && e["check"] == "schedules" && e["status"] == "pass");
+    assert!(agreed.steps().iter().all(|(_, status)| status == "skipped"), "{}", agreed.stdout);
 
     m.psn(&["config", "set", "trigger.schedules", "exact"]).exits(0);
     let refused = m.psn(&STEP).exits(1);

@@ -2,6 +2,7 @@
 //! that somebody switched off, no token at all. Each is named, and what psn says to do does it.
 use psn_tests::Answer;
 use psn_tests::cloud::bundle_small_program;
+use psn_tests::edge::{Call, Fault};
 use psn_tests::fix::{documented, follow, is_documented};
 use psn_tests::rig::{Case, Rig};
 use psn_tests::{found, sample};
@@ -109,6 +110,30 @@ fn in_the_cloud(rig: &Rig, token: &str) {
     }
 }
 
+/// Trigger.dev may refuse to let an API choose a plan, even the free one.
+#[test]
+fn a_plan_that_only_a_person_can_choose_is_asked_for_with_its_address() {
+    let rig = rig();
+    rig.case().psn(&SETUP).answer.exits(0);
+    let case = rig.case();
+    case.psn(&["run", "keys"]).answer.exits(0);
+    let token = case.secret("TRIGGER_ACCESS_TOKEN").expect("the local hub's token");
+    rig.trigger_json("PUT", "/psn/v1/orgs/local-hub/plan", &token, &json!({ "plan": "none" }));
+    rig.http.begin();
+    let request = "POST /api/v1/orgs/local-hub/activate-free-plan".to_owned();
+    rig.http.spoil(&Call { service: "trigger".to_owned(), request, nth: 1 }, None, Fault::Status(403));
+    let ended = case.spawn(&SETUP, &[]);
+    assert!(rig.http.fired(), "the free plan is tried first");
+    let refused = error(&ended.answer);
+    assert_eq!(refused["code"], "trigger-provision.plan-needed");
+    assert!(refused["fix"][0].as_str().is_some_and(|fix| fix.ends_with("/orgs/local-hub/select-plan")), "{refused}");
+    assert!(case.trigger_projects().is_empty());
+    // Somebody does that; here it is the second try that may.
+    let how = follow(&case, &ended, &SETUP);
+    assert!(how.lost.is_none(), "{how:?}");
+    assert_eq!(case.trigger_projects().len(), 1);
+}
+
 #[test]
 fn a_schedule_that_somebody_switched_off_is_theirs_to_switch_on() {
     let rig = rig();
@@ -203,7 +228,7 @@ fn validate_with_the_production_key_alone_shows_what_it_opens() {
 /// A deployment of what was exported, which becomes the current one.
 fn deploy(rig: &Rig, key: &str, exported: &Value) {
     let post = |path: &str, body: Value| {
-        let reply = rig.trigger_post(path, key, &body);
+        let reply = rig.trigger_json("POST", path, key, &body);
         assert!(reply.status < 300, "{path}: {} {}", reply.status, String::from_utf8_lossy(&reply.body));
         reply
     };

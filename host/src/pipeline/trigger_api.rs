@@ -188,8 +188,9 @@ impl TriggerApi {
         self.env(Method::POST, &["api", "v2", "runs", id, "cancel"], &[], Some(&json!({}))).await
     }
 
-    pub async fn replay(&self, id: &str) -> Result<Value, ApiError> {
-        self.env(Method::POST, &["api", "v1", "runs", id, "replay"], &[], Some(&json!({}))).await
+    /// `changes`: what is to be different, in the names of Trigger.dev's API.
+    pub async fn replay(&self, id: &str, changes: &serde_json::Map<String, Value>) -> Result<Value, ApiError> {
+        self.env(Method::POST, &["api", "v1", "runs", id, "replay"], &[], Some(&json!(changes))).await
     }
 
     pub async fn reschedule(&self, id: &str, delay: &str) -> Result<Value, ApiError> {

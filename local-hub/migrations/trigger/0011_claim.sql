@@ -47,7 +47,10 @@ BEGIN
         AND coalesce(w.fetched, trigger.is_fetched(w.task_id)) = (claim.environment IS NOT NULL)
         ORDER BY w.due, w.seq LIMIT claim.window_size
     ), ranked AS (
-        SELECT *, row_number() OVER (PARTITION BY environment_id, queue, key ORDER BY due, seq) AS place FROM ready
+        -- By bytes: which comes first does not matter, and comparing by a language's rules takes most of a claim's time.
+        SELECT *, row_number() OVER (
+            PARTITION BY environment_id COLLATE "C", queue COLLATE "C", key COLLATE "C" ORDER BY due, seq
+        ) AS place FROM ready
     ), chosen AS MATERIALIZED (
         SELECT id, task_id FROM ranked WHERE capacity IS NULL OR running + place <= capacity ORDER BY due, seq LIMIT claim.slots
     )

@@ -32,6 +32,15 @@ pub(in crate::cli) struct Runs {
     /// Only runs with one of these tags
     #[arg(long, value_delimiter = ',')]
     tag: Vec<String>,
+    /// Only runs on these deployments, for example 20270131.1
+    #[arg(long = "deployment", value_name = "VERSION", value_delimiter = ',')]
+    version: Vec<String>,
+    /// Only runs of this batch
+    #[arg(long, value_name = "BATCH")]
+    batch: Option<String>,
+    /// Only runs that this schedule started, as `psn task schedules` names it
+    #[arg(long, value_name = "SCHEDULE")]
+    schedule: Option<String>,
     /// Only runs made since: 30d, 12h
     #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "to"])]
     since: Option<String>,
@@ -54,12 +63,30 @@ pub(in crate::cli) struct Runs {
 
 pub(super) fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedError> {
     let mut query = vec![("page[size]", runs.limit.to_string())];
-    let lists = [("filter[status]", &runs.status), ("filter[taskIdentifier]", &runs.task), ("filter[tag]", &runs.tag)];
+    let lists = [
+        ("filter[status]", &runs.status),
+        ("filter[taskIdentifier]", &runs.task),
+        ("filter[tag]", &runs.tag),
+        ("filter[version]", &runs.version),
+    ];
     for (name, values) in lists {
         if !values.is_empty() {
             let text = values.join(",");
             // The states are taken in any case; Trigger.dev knows them in capitals.
             query.push((name, if name == "filter[status]" { text.to_ascii_uppercase() } else { text }));
+        }
+    }
+    // Trigger.dev answers an id of another kind with an empty list, as if there were no such runs.
+    for (name, prefix, id, list) in [
+        ("filter[batch]", "batch_", &runs.batch, "psn task runs"),
+        ("filter[schedule]", "sched_", &runs.schedule, "psn task schedules"),
+    ] {
+        if let Some(id) = id {
+            if !id.starts_with(prefix) {
+                let message = format!("`{id}` is no id of that kind: it begins with {prefix}");
+                return Err(CodedError::new("usage.filter", message, [list]));
+            }
+            query.push((name, id.clone()));
         }
     }
     let wrong = |what: &str, text: &str| {

@@ -1,6 +1,8 @@
 //! `psn task`: the runs of the hub's tasks, on either hub through Trigger.dev's API.
 mod export;
 mod list;
+mod options;
+mod replay;
 mod schedules;
 mod time;
 mod trigger;
@@ -19,6 +21,7 @@ use crate::events::Event;
 use crate::pipeline::cloud_run;
 use crate::pipeline::trigger_api::{ApiError, TriggerApi};
 use list::Runs;
+use replay::Replay;
 use schedules::Change;
 use trigger::Trigger;
 pub(super) use view::lines;
@@ -43,8 +46,8 @@ pub(super) enum Task {
     },
     /// Cancels a run that has not ended
     Cancel { run: String },
-    /// Runs again what a run was given, as a new run
-    Replay { run: String },
+    /// Runs again what a run was given, or something else, as a new run
+    Replay(Replay),
     /// Puts a run that is still delayed to another time
     Reschedule {
         run: String,
@@ -82,11 +85,7 @@ pub(super) async fn task(context: &Context, task: Task) -> Result<Done, CodedErr
             answer(context, "show", shown)
         }
         Task::Cancel { run } => cancel(context, run_id(&run)?).await,
-        Task::Replay { run } => {
-            let old = run_id(&run)?;
-            let reply = open(context).await?.replay(old).await.map_err(|e| no_such(e, old))?;
-            answer(context, "replay", json!({ "id": reply["id"], "replay_of": old }))
-        }
+        Task::Replay(replay) => replay::replay(context, &replay).await,
         Task::Reschedule { run, delay } => reschedule(context, run_id(&run)?, &delay).await,
         Task::Schedules { change } => schedules::schedules(context, change).await,
         Task::Export { folder } => export::export(context, &folder),

@@ -2,6 +2,7 @@
 //!
 //! At least once: a run whose engine died is started again. Each write of an attempt carries its lease's token, so a worker that was
 //! given up for dead cannot overwrite what came after it.
+mod ends;
 mod housekeeper;
 pub(crate) mod queue;
 pub(crate) mod retry;
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::runner::TaskRunner;
+use ends::Ends;
 use housekeeper::Housekeeper;
 use queue::Claimant;
 use worker::Worker;
@@ -107,7 +109,7 @@ pub(crate) async fn start(
     let handle = EngineHandle::default();
     let number = presence.number;
     let keeper = Housekeeper { db: db.clone(), handle: handle.clone(), presence, shutdown: shutdown.clone() };
-    let worker = Arc::new(Worker { db: db.clone(), origin, runner, shutdown });
+    let worker = Arc::new(Worker { db: db.clone(), origin, runner, shutdown, ends: Ends::default() });
     let engine = Engine { db, handle: handle.clone(), number, worker, workers: JoinSet::new(), slots: slots() };
     Ok((handle, tokio::spawn(engine.run(keeper))))
 }

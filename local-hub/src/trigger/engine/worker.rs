@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::envvars::PLATFORM_NAMES;
 use super::super::tasks::unpack;
+use super::ends::Ends;
 use super::queue::{self, Claimed, Ending, HEARTBEAT, LEASE, Lease};
 use super::retry::{self, Next, RetryPolicy};
 use crate::runner::{RunOutcome, TaskRun, TaskRunner};
@@ -28,6 +29,7 @@ pub(crate) struct Worker {
     pub(crate) origin: Arc<str>,
     pub(crate) runner: Arc<dyn TaskRunner>,
     pub(crate) shutdown: CancellationToken,
+    pub(super) ends: Ends,
 }
 
 enum End {
@@ -126,8 +128,9 @@ impl Worker {
 
     async fn store(&self, lease: &Lease, ending: &Ending) {
         let started = Instant::now();
+        let mut written = self.ends.write(&self.db, lease, ending).await;
         loop {
-            match queue::end(&self.db, lease, ending).await {
+            match written {
                 Ok(true) => return,
                 Ok(false) => {
                     tracing::info!(run = %lease.run, "an attempt ended after its lease: its result is dropped");
@@ -136,6 +139,8 @@ impl Worker {
                 Err(error) if started.elapsed() < LEASE => {
                     tracing::warn!(run = %lease.run, %error, "the end of an attempt could not be stored; trying again");
                     sleep(STORE_PAUSE).await;
+                    // Alone: what cannot be written of one must not keep the others from being written.
+                    written = queue::end(&self.db, lease, ending).await;
                 }
                 Err(error) => {
                     tracing::error!(run = %lease.run, %error, "the end of an attempt could not be stored; it will be repeated");
