@@ -25,13 +25,26 @@ pub struct ConsentNeeded {
 }
 
 impl ConsentNeeded {
-    pub(super) fn new(found: &Described, effective: &Manifest, difference: Option<LockDifference>) -> Self {
+    /// `taken`: names that it would have something kept under, and that stand for values that it did not set.
+    pub(super) fn new(
+        found: &Described,
+        effective: &Manifest,
+        difference: Option<LockDifference>,
+        taken: &[String],
+    ) -> Self {
+        let mut asks = asks(effective);
+        if !taken.is_empty() {
+            let names = list(taken);
+            asks.push(format!(
+                "not get to keep {names}: a value that it did not set stands there, and psn will not replace it"
+            ));
+        }
         Self {
             name: found.manifest.plugin.name.clone(),
             version: visible(&found.manifest.plugin.version),
             sha256: found.sha256.clone(),
             capabilities_hash: found.manifest.capabilities_hash(),
-            asks: asks(effective),
+            asks,
             withheld: withheld(effective),
             grant: grant_of(found, effective),
             difference,
@@ -70,7 +83,8 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
             let (hidden, kept): (Vec<_>, Vec<_>) = captured.iter().partition(|(_, name)| *name == WITHHELD);
             let answer = format!("from the answer to {} {route}", service.service);
             if !kept.is_empty() {
-                asks.push(format!("have psn keep {answer}: {}", list(kept.into_iter().map(|(_, name)| name))));
+                let names = list(kept.into_iter().map(|(_, name)| name));
+                asks.push(format!("have psn keep {answer}, in place of what it had kept there before: {names}"));
             }
             if !hidden.is_empty() {
                 asks.push(format!("not see {answer}: {}", list(hidden.into_iter().map(|(pointer, _)| pointer))));
@@ -103,7 +117,10 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
         }
         for capture in &tool.capture {
             let run = capture.args.join(" ");
-            asks.push(format!("have psn keep from what `{} {run}` prints: {}", tool.name, list(capture.names())));
+            let (tool, names) = (&tool.name, list(capture.names()));
+            asks.push(format!(
+                "have psn keep from what `{tool} {run}` prints, in place of what it had kept there before: {names}"
+            ));
         }
     }
     if !manifest.hub.facts.is_empty() {
@@ -236,7 +253,7 @@ env = ["C_KEY"]
             asks(&manifest),
             [
                 "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects, POST /projects",
-                "have psn keep from the answer to neon POST /projects: DATABASE_URL",
+                "have psn keep from the answer to neon POST /projects, in place of what it had kept there before: DATABASE_URL",
                 "not see from the answer to neon POST /projects: /role/password",
                 "have psn send secrets to neon POST /projects: HUB_ENCRYPTION_KEY at /v/key",
                 "in the hub's database, posts: read id, status; change status; delete rows",
@@ -245,7 +262,7 @@ env = ["C_KEY"]
                 "have psn make random secrets: B",
                 "run the program trigger on this machine as `trigger deploy --env prod`, which receives TRIGGER_ACCESS_TOKEN",
                 "tell trigger in TRIGGER_URL where trigger is, if it is elsewhere",
-                "have psn keep from what `trigger deploy --env prod` prints: D_KEY",
+                "have psn keep from what `trigger deploy --env prod` prints, in place of what it had kept there before: D_KEY",
                 "see facts about the hub: git",
                 "read settings: neon.org_id",
                 "encrypt and decrypt stored tokens of: oauth:*",

@@ -3,6 +3,8 @@ pub mod component;
 pub mod consent;
 pub mod lock;
 pub mod manifest;
+mod names;
+mod origin;
 pub mod policy;
 pub mod registry;
 mod registry_error;

@@ -14,7 +14,7 @@ use super::services::Capture;
 use crate::capabilities::Call;
 use crate::plugins::manifest::WITHHELD;
 use crate::redact::{MIN_REDACTED_LEN, REDACTED, Redactor};
-use crate::secret::{MAX_SECRET_BYTES, Secret, SecretError, Secrets, is_public};
+use crate::secret::{Keeper, MAX_SECRET_BYTES, Secret, SecretError, Secrets, is_public};
 
 /// A secret that was answered could not be kept. What was asked for was done.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,7 @@ pub(super) async fn receive(
     authorised: &Authorised,
     answer: Answer,
     secrets: &Arc<Secrets>,
+    keeper: &Keeper,
 ) -> Result<Response, NotKept> {
     let service = &authorised.service().name;
     let place = format!("a response of the service {service}");
@@ -41,7 +42,7 @@ pub(super) async fn receive(
         match &mut json {
             Some(json) => {
                 let (captured, missed) = pick(capture, json);
-                keep(&captured, secrets, &call.redactor).await?;
+                keep(&captured, secrets, keeper, &call.redactor).await?;
                 changed = leave_references(json, captured);
                 for Missed { pointer, name, why } in &missed {
                     call.warn(format!(
@@ -138,9 +139,19 @@ fn pick<'c>(capture: &'c Capture, json: &Value) -> (Vec<Captured>, Vec<Missed<'c
     (captured, missed)
 }
 
+/// Why an answer's values could not be kept, found before anything is asked that would be answered by them.
+pub(in crate::capabilities) fn refused<'n>(
+    names: impl IntoIterator<Item = &'n String>,
+    secrets: &Secrets,
+    keeper: &Keeper,
+) -> Result<(), SecretError> {
+    names.into_iter().filter(|name| *name != WITHHELD).try_for_each(|name| secrets.may_keep(keeper, name))
+}
+
 pub(in crate::capabilities) async fn keep(
     captured: &[Captured],
     secrets: &Arc<Secrets>,
+    keeper: &Keeper,
     redactor: &Redactor,
 ) -> Result<(), NotKept> {
     let mut captured: Vec<_> = captured.iter().map(|c| (c.name.clone(), c.value.clone())).collect();
@@ -150,13 +161,13 @@ pub(in crate::capabilities) async fn keep(
         }
     }
     captured.retain(|(name, _)| name != WITHHELD);
-    let secrets = secrets.clone();
+    let (secrets, keeper) = (secrets.clone(), keeper.clone());
     // Keeping a secret waits for the disk. All of them are kept even if the call is given up meanwhile: the service may not show
     // them a second time.
     let kept = tokio::task::spawn_blocking(move || {
         captured
             .into_iter()
-            .map(|(name, value)| secrets.set(&name, value).map_err(|source| NotKept { name, source }))
+            .map(|(name, value)| secrets.keep(&keeper, &name, value).map_err(|source| NotKept { name, source }))
             .fold(Ok(()), Result::and)
     });
     match kept.await {

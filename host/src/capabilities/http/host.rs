@@ -2,7 +2,7 @@ use chrono::Utc;
 use psn_bindings::imports::psn::plugin::http::{Error, Host, Request, Response};
 
 use super::Http;
-use super::capture::receive;
+use super::capture::{receive, refused};
 use super::connect::{Answer, ExchangeError, Unreachable};
 use super::inject::{InjectError, Outgoing};
 use super::policy::{Authorised, Refused};
@@ -64,6 +64,10 @@ impl View<'_, Http> {
                 return Ok(Err(error(code, refused.to_string(), false)));
             }
         };
+        let kept = authorised.capture().into_iter().flat_map(|capture| capture.values.iter().map(|(_, name)| name));
+        if let Err(e) = refused(kept, &self.cap.secrets, &self.cap.keeper) {
+            return Ok(Err(error("denied", format!("its answer could not be kept: {e}"), false)));
+        }
         let outgoing = match Outgoing::new(&authorised, request.body.take(), &self.cap.secrets) {
             Ok(outgoing) => outgoing,
             Err(e) => {
@@ -75,7 +79,7 @@ impl View<'_, Http> {
             Ok(answer) => answer,
             Err((failed, sent)) => return Ok(Err(self.failure(&authorised, failed, sent))),
         };
-        Ok(receive(self.call, &authorised, answer, &self.cap.secrets)
+        Ok(receive(self.call, &authorised, answer, &self.cap.secrets, &self.cap.keeper)
             .await
             .map_err(|e| error("secret-not-kept", e.to_string(), true)))
     }

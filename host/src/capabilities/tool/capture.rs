@@ -7,7 +7,7 @@ use super::run::Captured as Stream;
 use crate::capabilities::Call;
 use crate::capabilities::http::capture::{Captured, NotKept, keep, leave_references, redact, redact_json};
 use crate::plugins::manifest::ToolCapture;
-use crate::secret::{Secret, Secrets};
+use crate::secret::{Keeper, Secret, Secrets};
 
 /// The standard output as the guest may see it, with what was to be kept kept.
 pub(super) async fn receive(
@@ -16,6 +16,7 @@ pub(super) async fn receive(
     wanted: &ToolCapture,
     stdout: Stream,
     secrets: &Arc<Secrets>,
+    keeper: &Keeper,
 ) -> Result<String, NotKept> {
     let text = String::from_utf8_lossy(&stdout.bytes).into_owned();
     if stdout.lost > 0 {
@@ -26,7 +27,7 @@ pub(super) async fn receive(
         if value.is_empty() {
             return Ok(withheld(call, place, "is empty"));
         }
-        keep(&[Captured { name: name.clone(), value: Secret::new(value) }], secrets, &call.redactor).await?;
+        keep(&[Captured { name: name.clone(), value: Secret::new(value) }], secrets, keeper, &call.redactor).await?;
         return Ok(format!("{{{{secret:{name}}}}}"));
     }
     let Ok(mut json) = serde_json::from_str::<Value>(&text) else {
@@ -40,7 +41,7 @@ pub(super) async fn receive(
         }
     }
     captured.sort_by_key(|c| std::cmp::Reverse(c.value.expose().len()));
-    keep(&captured, secrets, &call.redactor).await?;
+    keep(&captured, secrets, keeper, &call.redactor).await?;
     leave_references(&mut json, captured);
     // Parts of what was kept, such as the password of a URL, are expected beside it.
     redact_json(&mut json, &call.redactor);

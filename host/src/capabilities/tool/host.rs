@@ -8,7 +8,8 @@ use super::capture::receive;
 use super::policy::Allowed;
 use super::run::{RunError, run};
 use crate::capabilities::View;
-use crate::capabilities::http::capture::{url_passwords, without_url_passwords};
+use crate::capabilities::http::capture::{refused, url_passwords, without_url_passwords};
+use crate::plugins::manifest::ToolCapture;
 use crate::secret::Secret;
 
 /// Bytes of each output stream that a guest gets. What a deployment prints is some KiB.
@@ -36,6 +37,10 @@ impl Host for View<'_, Tools> {
                 "an argument holds a secret; name it in the manifest's env for this program instead",
             )));
         }
+        let kept = allowed.capture.iter().flat_map(ToolCapture::names);
+        if let Err(e) = refused(kept, &self.cap.secrets, &self.cap.keeper) {
+            return Ok(Err(error("denied", format!("what it prints could not be kept: {e}"))));
+        }
         self.call.meter.tool_call(1)?;
         let Some(program) = self.cap.programs.find(&name) else {
             let install = allowed.install.map_or_else(
@@ -62,8 +67,8 @@ impl Host for View<'_, Tools> {
                 let stdout = match allowed.capture.filter(|_| ran.exit_code == 0) {
                     None => ran.stdout.shown(MAX_OUTPUT, &mut filter),
                     Some(wanted) => {
-                        let secrets = self.cap.secrets.clone();
-                        match receive(&mut *self.call, &place, &wanted, ran.stdout, &secrets).await {
+                        let (secrets, keeper) = (self.cap.secrets.clone(), self.cap.keeper.clone());
+                        match receive(&mut *self.call, &place, &wanted, ran.stdout, &secrets, &keeper).await {
                             Ok(stdout) => stdout,
                             Err(e) => return Ok(Err(error("failed", format!("`{name}` ran: {e}")))),
                         }

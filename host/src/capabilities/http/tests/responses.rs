@@ -266,8 +266,8 @@ impl SecretBackend for FullDisk {
         Ok([("NEON_API_KEY".to_owned(), Secret::new(KEY))].into())
     }
 
-    fn store(&self, name: &str, _: &Secret) -> Result<(), SecretError> {
-        Err(SecretError::NotKept { name: name.to_owned(), reason: "no space left on device".into() })
+    fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
+        Err(SecretError::NotKept { name: values[0].0.to_owned(), reason: "no space left on device".into() })
     }
 }
 
