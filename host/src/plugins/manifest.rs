@@ -289,6 +289,10 @@ pub enum ManifestError {
     Invalid { field: String, reason: String },
     #[error("the manifest is not valid: capture: only psn's own plugins have {0} kept; choose another name")]
     OwnName(String),
+    #[error(
+        "the manifest is not valid: http: the service `{service}` is the one at {vendor}; give a service at {base:?} another name"
+    )]
+    OwnService { service: String, base: String, vendor: &'static str },
 }
 
 /// The worlds that a plugin can be of.

@@ -10,6 +10,7 @@ pub mod registry;
 mod registry_error;
 mod rights;
 mod scan;
+mod vendors;
 pub mod withheld;
 
 pub use component::{ComponentError, Described, describe};
