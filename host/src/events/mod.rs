@@ -1,6 +1,7 @@
 //! The event stream: what standard output carries, one JSON object a line, schema `psn.events/1`.
 mod sink;
 mod types;
+pub(crate) mod vocabulary;
 
 pub(crate) use sink::steers;
 pub use sink::{EventSink, Output, Recorder, Sink, redact_value};

@@ -2,13 +2,14 @@ use chrono::Utc;
 use psn_bindings::imports::psn::plugin::http::{Error, Host, Request, Response};
 
 use super::Http;
-use super::capture::{receive, refused};
+use super::capture::receive;
 use super::connect::{Answer, ExchangeError, Unreachable};
 use super::inject::{InjectError, Outgoing};
 use super::policy::{Authorised, Refused};
 use super::resolve::{ResolveError, Resolved};
 use super::retry::{MAX_RETRIES, chance, passing, wait};
 use crate::capabilities::View;
+use crate::capabilities::captured::refused;
 
 /// Why one try has no answer.
 enum Failed {
@@ -81,7 +82,7 @@ impl View<'_, Http> {
         };
         Ok(receive(self.call, &authorised, answer, &self.cap.secrets, &self.cap.keeper)
             .await
-            .map_err(|e| error("secret-not-kept", e.to_string(), true)))
+            .map_err(|e| error(e.code(), e.to_string(), true)))
     }
 
     /// The answer of the last try, or why there is none and whether any try may have reached the service.
