@@ -75,7 +75,8 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
     let mut asks = Vec::new();
     for service in &manifest.http {
         let with = match &service.auth {
-            Some(Auth::Bearer(secret) | Auth::Header { secret, .. }) => format!(", signed in with {secret}"),
+            Some(Auth::Bearer(secret)) => format!(", signed in with {secret}"),
+            Some(Auth::Header { name, secret }) => format!(", signed in with {secret} as the header {name}"),
             None => String::new(),
         };
         asks.push(format!("call {} at {}{with}: {}", service.service, service.base, list(&service.routes)));
@@ -274,6 +275,15 @@ env = ["C_KEY"]
             ]
         );
         assert!(asks(&parse("step", "")).is_empty());
+    }
+
+    #[test]
+    fn the_header_of_a_credential_is_told() {
+        let manifest = parse(
+            "step",
+            "[[http]]\nservice = \"web\"\nbase = \"https://web.example\"\nroutes = []\nauth = { header = { name = \"X-Key\", secret = \"K\" } }\n",
+        );
+        assert_eq!(asks(&manifest), ["call web at https://web.example, signed in with K as the header X-Key: nothing"]);
     }
 
     #[test]

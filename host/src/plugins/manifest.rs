@@ -406,6 +406,14 @@ impl Manifest {
             }
         }
         for tool in &self.tool {
+            // What a plugin's service answers would be a variable of a program of the person's.
+            let given = |name: &&String| self.kept().any(|kept| kept == *name) || covers(&self.secrets.generate, name);
+            if let Some(name) = tool.env.iter().find(given) {
+                return invalid(
+                    "tool.env",
+                    format!("{name} is captured or made by this plugin; a program gets what a person or psn keeps"),
+                );
+            }
             for capture in &tool.capture {
                 if !tool.args.contains(&capture.args) {
                     return invalid(
