@@ -11,6 +11,10 @@ use sha2::{Digest, Sha256};
 #[allow(dead_code, unreachable_pub, reason = "the host's own code; only what pins a plugin is used here")]
 mod manifest;
 
+#[path = "src/plugins/names.rs"]
+#[allow(dead_code, unreachable_pub, reason = "what manifest.rs refers to")]
+mod names;
+
 #[path = "src/plugins/withheld.rs"]
 #[allow(dead_code, unreachable_pub, reason = "what manifest.rs refers to")]
 mod withheld;

@@ -1,12 +1,16 @@
 //! Secrets: a type that cannot be printed, and the store that plugins never see into.
+mod kept;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::CodedError;
 use crate::redact::Redactor;
+
+pub use kept::{Keeper, MAX_KEPT, not_kept_by};
 
 /// A secret value. No Debug, Display or Serialize; wiped when dropped. [`Secret::expose`] is the only way in, and easy to grep for.
 #[derive(Clone)]
@@ -39,6 +43,10 @@ pub enum SecretError {
     BadName(String),
     #[error("{name} cannot be kept here: {reason}")]
     NotKept { name: String, reason: String },
+    #[error("{0} stands for a value that this plugin did not have kept: psn does not replace it")]
+    KeptByAnother(String),
+    #[error("psn keeps {MAX_KEPT} secrets for the plugin {plugin} already, and no more for one plugin")]
+    TooMany { plugin: String },
     /// In the backend's own words.
     #[error(transparent)]
     Backend(#[from] Box<CodedError>),
@@ -52,6 +60,24 @@ impl From<SecretError> for CodedError {
                 CodedError::new("secrets.bad-name", message, ["psn keys set NEON_API_KEY --stdin"])
             }
             SecretError::NotKept { .. } => CodedError::new("secrets.not-kept", message, ["psn status"]),
+            SecretError::KeptByAnother(name) => CodedError::new(
+                "secrets.kept-by-another",
+                message,
+                [
+                    "psn keys list".to_owned(),
+                    format!(
+                        "If the plugin is to have its own value there, remove the line {name}= from config/hub.env or config/keys.env."
+                    ),
+                ],
+            ),
+            SecretError::TooMany { plugin } => CodedError::new(
+                "secrets.too-many",
+                message,
+                [
+                    format!("psn plugin diff {plugin}"),
+                    "Remove what it does not need any more from config/hub.env.".to_owned(),
+                ],
+            ),
             SecretError::Backend(e) => *e,
         }
     }
@@ -61,22 +87,25 @@ impl From<SecretError> for CodedError {
 pub trait SecretBackend: Send + Sync {
     /// All secrets, by name.
     fn load(&self) -> Result<BTreeMap<String, Secret>, SecretError>;
-    /// Keeps a value durably before it returns.
-    fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError>;
+    /// Keeps the values durably, all or none of them, before it returns.
+    fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError>;
 }
 
 /// The live secrets of one process. Every value that enters is registered with the redactor first.
 pub struct Secrets {
     backend: Box<dyn SecretBackend>,
     values: RwLock<BTreeMap<String, Secret>>,
+    /// Which plugin had which of them kept. Locked before the values.
+    records: Mutex<kept::Records>,
     redactor: Arc<Redactor>,
 }
 
 impl Secrets {
     pub fn open(backend: Box<dyn SecretBackend>, redactor: Arc<Redactor>) -> Result<Self, SecretError> {
-        let values = backend.load()?;
+        let mut values = backend.load()?;
+        let records = Mutex::new(kept::Records::split(&mut values));
         redactor.register_all(values.iter().filter(|(name, _)| !is_public(name)).map(|(_, value)| value));
-        Ok(Self { backend, values: RwLock::new(values), redactor })
+        Ok(Self { backend, values: RwLock::new(values), records, redactor })
     }
 
     pub fn get(&self, name: &str) -> Option<Secret> {
@@ -95,8 +124,25 @@ impl Secrets {
         self.get(name).map(|s| s.fingerprint(name))
     }
 
-    /// Registers the value with the redactor, keeps it durably, then makes it live.
+    /// Registers the value with the redactor, keeps it durably, then makes it live. For psn itself and a person: a plugin's values go
+    /// through [`Secrets::keep`].
     pub fn set(&self, name: &str, value: Secret) -> Result<(), SecretError> {
+        self.check(name, &value)?;
+        if self.is_same(name, &value) {
+            return Ok(());
+        }
+        self.backend.store(&[(name, &value)])?;
+        self.make_live(name, value);
+        Ok(())
+    }
+
+    /// Random bytes, hex encoded, unless the secret exists.
+    pub fn generate(&self, name: &str, bytes: usize) -> Result<(), SecretError> {
+        self.generate_for(&Keeper::Psn, name, bytes)
+    }
+
+    /// Whether it can be kept; what can is registered with the redactor.
+    fn check(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
         if !is_secret_name(name) {
             return Err(SecretError::BadName(name.to_owned()));
         }
@@ -105,30 +151,29 @@ impl Secrets {
             return Err(SecretError::NotKept { name: name.to_owned(), reason });
         }
         if !is_public(name) {
-            self.redactor.register(&value);
+            self.redactor.register(value);
         }
-        if self.get(name).is_some_and(|old| old.expose() == value.expose()) {
-            return Ok(());
-        }
-        self.backend.store(name, &value)?;
-        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value);
         Ok(())
     }
 
-    /// Random bytes, hex encoded, unless the secret exists.
-    pub fn generate(&self, name: &str, bytes: usize) -> Result<(), SecretError> {
-        if self.exists(name) {
-            return Ok(());
-        }
-        let mut buf = Zeroizing::new(vec![0u8; bytes]);
-        getrandom::fill(&mut buf).map_err(|e| SecretError::NotKept { name: name.to_owned(), reason: e.to_string() })?;
-        self.set(name, Secret::new(hex::encode(buf.as_slice())))
+    fn is_same(&self, name: &str, value: &Secret) -> bool {
+        self.get(name).is_some_and(|old| old.expose() == value.expose())
+    }
+
+    fn make_live(&self, name: &str, value: Secret) {
+        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value);
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Secret>> {
         // A panic while the lock was held cannot leave the map half changed: insert is the last thing done under it.
         self.values.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn random(name: &str, bytes: usize) -> Result<Secret, SecretError> {
+    let mut buf = Zeroizing::new(vec![0u8; bytes]);
+    getrandom::fill(&mut buf).map_err(|e| SecretError::NotKept { name: name.to_owned(), reason: e.to_string() })?;
+    Ok(Secret::new(hex::encode(buf.as_slice())))
 }
 
 /// The longest secret, in bytes: a private key in PEM has 3 KiB, a token of claims 4 KiB. Every output is searched for all of them.
@@ -147,7 +192,7 @@ pub fn is_secret_name(name: &str) -> bool {
 
 /// What stands in hub.env beside the secrets and is none: it may be shown, and is not redacted.
 pub fn is_public(name: &str) -> bool {
-    matches!(name, "PSN_HUB" | "PSN_HUB_ID" | "TRIGGER_PROJECT_REF" | "TRIGGER_API_URL")
+    matches!(name, "PSN_HUB" | "PSN_HUB_ID" | "TRIGGER_PROJECT_REF" | "TRIGGER_API_URL") || kept::is_record(name)
 }
 
 /// Secrets that live in memory only: what a run in Trigger.dev's environment gets, and what tests use.
@@ -158,8 +203,9 @@ impl SecretBackend for MemoryBackend {
         Ok(self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
     }
 
-    fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value.clone());
+    fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
+        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        kept.extend(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).clone())));
         Ok(())
     }
 }

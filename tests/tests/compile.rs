@@ -30,7 +30,7 @@ fn installed(bytes: Vec<u8>) -> Installed {
         granted_at: None,
         source: Source::Path("x.wasm".into()),
     };
-    Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says")
+    Installed::verified(bytes, lock, &OperatorPolicy::default(), &[]).expect("it is what it says")
 }
 
 /// A component that is dear to compile, for its size: so many functions of so many additions each.

@@ -88,6 +88,7 @@ fn every_code_has_its_section() {
         "task.id",
         "task.max-duration",
         "tool.capture",
+        "tool.env",
     ];
     let mut missing: Vec<String> = Vec::new();
     for file in &files {

@@ -209,7 +209,7 @@ pub(crate) async fn bench() {
     let runtime =
         Runtime::new(RuntimeOptions { compiler: Compiler::InProcess, ..RuntimeOptions::default() }).expect("a runtime");
     let loaded = runtime
-        .load(&Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says"))
+        .load(&Installed::verified(bytes, lock, &OperatorPolicy::default(), &[]).expect("it is what it says"))
         .await
         .expect("it compiles");
     let (mut ours, mut bound, mut closed) = (Vec::new(), Vec::new(), Vec::new());

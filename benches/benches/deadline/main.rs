@@ -109,7 +109,7 @@ async fn load(runtime: &Runtime, bytes: Vec<u8>) -> Loaded {
         granted_at: None,
         source: Source::Path("bench.wasm".into()),
     };
-    let installed = Installed::verified(bytes, lock, &OperatorPolicy::default()).expect("it is what it says");
+    let installed = Installed::verified(bytes, lock, &OperatorPolicy::default(), &[]).expect("it is what it says");
     runtime.load(&installed).await.expect("it compiles")
 }
 

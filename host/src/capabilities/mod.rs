@@ -1,6 +1,7 @@
 //! What a guest can ask of the host. One folder per interface of the contract, each the same shape: `policy.rs` decides, on
 //! values alone; `host.rs` implements the interface on a [`View`] of the capability.
 pub mod call;
+mod captured;
 mod clean;
 pub mod context;
 pub mod db;

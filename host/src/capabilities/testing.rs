@@ -10,12 +10,12 @@ use crate::plugins::manifest::Manifest;
 use crate::redact::Redactor;
 use crate::secret::{MemoryBackend, Secret, Secrets};
 
-/// A manifest with these tables.
+/// A manifest with these tables, of one of psn's own plugins.
 pub(crate) fn manifest(tables: &str) -> Manifest {
     let text = format!(
         "[plugin]\nname = \"tester\"\nversion = \"0.1.0\"\nworld = \"psn:plugin/step@0.1.0\"\nsummary = \"s\"\n{tables}"
     );
-    Manifest::parse(text.as_bytes()).unwrap()
+    Manifest { own: true, ..Manifest::parse(text.as_bytes()).unwrap() }
 }
 
 /// A capability, and a call to use it in.

@@ -72,6 +72,10 @@ pub enum ConnectError {
     Tls { host: String, port: u16, reason: String },
     #[error("the database at {host}:{port} refused the role {role}: {reason}")]
     Refused { host: String, port: u16, role: String, reason: String, sqlstate: String },
+    #[error(
+        "DATABASE_URL leads to {pooled}, and DATABASE_URL_DIRECT to {direct}: that is not one database's pooler, and no role's password goes there"
+    )]
+    Elsewhere { pooled: String, direct: String },
     #[error("{path}: {source}")]
     Roots { path: PathBuf, source: std::io::Error },
 }
@@ -109,6 +113,10 @@ impl ConnectError {
             ),
             ConnectError::Refused { .. } if self.is_auth() => say("hub.auth", &["psn run setup"]),
             ConnectError::Refused { .. } => say("hub.refused", &["psn run validate"]),
+            ConnectError::Elsewhere { .. } => say(
+                "hub.pooler-elsewhere",
+                &["Remove the lines DATABASE_URL= and DATABASE_URL_DIRECT= from config/hub.env", "psn run setup"],
+            ),
             ConnectError::Roots { .. } => say("hub.tls-roots", &["psn local up"]),
         }
     }
@@ -166,6 +174,16 @@ impl HubUrl {
         self.host.clone_from(&other.host);
         self.port = other.port;
         self
+    }
+
+    /// Whether this is the pooler of the other: the same database at the same host, or at Neon's name for its pooler.
+    pub fn pools(&self, direct: &HubUrl) -> bool {
+        let is_pooler = || {
+            let (endpoint, domain) = self.host.split_once('.')?;
+            let (of, in_domain) = direct.host.split_once('.')?;
+            Some(endpoint.strip_suffix("-pooler")? == of && domain == in_domain)
+        };
+        self.database == direct.database && (self.host == direct.host || is_pooler() == Some(true))
     }
 
     /// Whether both are the same database at the same address.
@@ -346,6 +364,22 @@ mod tests {
         let (a, b) = (parse(owner.expose()).unwrap(), parse(app.expose()).unwrap());
         assert!(a.same_place(&b));
         assert!(!a.same_place(&parse("postgresql://u:p@127.0.0.1:5500/hub").unwrap()));
+    }
+
+    #[test]
+    fn a_pooler_is_its_database_s() {
+        let direct = parse("postgresql://o:p@ep-x-1.eu.aws.neon.tech/hub").unwrap();
+        for (pooled, is) in [
+            ("postgresql://o:p@ep-x-1-pooler.eu.aws.neon.tech/hub", true),
+            ("postgresql://o:p@ep-x-1.eu.aws.neon.tech:6543/hub", true),
+            ("postgresql://o:p@ep-x-1-pooler.eu.aws.neon.tech/other", false),
+            ("postgresql://o:p@ep-x-2-pooler.eu.aws.neon.tech/hub", false),
+            ("postgresql://o:p@ep-x-1-pooler.evil.example/hub", false),
+            ("postgresql://o:p@ep-x-1-pooler/hub", false),
+            ("postgresql://o:p@evil.example/hub", false),
+        ] {
+            assert_eq!(parse(pooled).unwrap().pools(&direct), is, "{pooled}");
+        }
     }
 
     #[test]

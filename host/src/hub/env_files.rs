@@ -79,18 +79,33 @@ impl EnvFiles {
     }
 
     pub fn write(&self, name: &str, value: &Secret) -> Result<(), EnvFilesError> {
+        self.write_all(&[(name, value)])
+    }
+
+    /// What goes to one file goes there at once.
+    pub fn write_all(&self, values: &[(&str, &Secret)]) -> Result<(), EnvFilesError> {
         // Two psn at once (a run and `psn keys set`) each see what the other wrote.
         let _lock = Lock::exclusive(&self.lock)?;
-        let in_keys = self.read(KEYS_ENV)?.get(name).is_some() && self.read(HUB_ENV)?.get(name).is_none();
-        let (file, header) =
-            if PERSON_KEYS.contains(&name) || in_keys { (KEYS_ENV, KEYS_HEADER) } else { (HUB_ENV, HUB_HEADER) };
-        self.guard(file)?;
-        let mut env = self.read(file)?;
-        if env.text().is_empty() {
-            env = EnvFile::parse(header.as_bytes()).map_err(|source| EnvFilesError::Text { file, source })?;
+        let (keys, hub) = (self.read(KEYS_ENV)?, self.read(HUB_ENV)?);
+        let in_keys = |name: &str| PERSON_KEYS.contains(&name) || (keys.get(name).is_some() && hub.get(name).is_none());
+        let (to_keys, to_hub): (Vec<_>, Vec<_>) = values.iter().partition(|(name, _)| in_keys(name));
+        for (file, header, mut env, values) in
+            [(KEYS_ENV, KEYS_HEADER, keys, to_keys), (HUB_ENV, HUB_HEADER, hub, to_hub)]
+        {
+            if values.is_empty() {
+                continue;
+            }
+            self.guard(file)?;
+            if env.text().is_empty() {
+                env = EnvFile::parse(header.as_bytes()).map_err(|source| EnvFilesError::Text { file, source })?;
+            }
+            for (name, value) in values {
+                let wrong = |source| EnvFilesError::Value { name: (*name).to_owned(), file, source };
+                env.set(name, value.expose()).map_err(wrong)?;
+            }
+            atomic_file::replace(&self.folder.join(file), env.text().as_bytes(), MODE)?;
         }
-        env.set(name, value.expose()).map_err(|source| EnvFilesError::Value { name: name.to_owned(), file, source })?;
-        Ok(atomic_file::replace(&self.folder.join(file), env.text().as_bytes(), MODE)?)
+        Ok(())
     }
 
     /// Takes the lines of these names out of hub.env. What a person brought stays.
@@ -127,8 +142,8 @@ impl SecretBackend for EnvFiles {
         self.read_all().map_err(|e| Box::new(e.coded()).into())
     }
 
-    fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
-        self.write(name, value).map_err(|e| Box::new(e.coded()).into())
+    fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
+        self.write_all(values).map_err(|e| Box::new(e.coded()).into())
     }
 }
 

@@ -7,7 +7,7 @@ use super::connection::{ConnectError, HubUrl, POOLED_URL, Purpose, TlsRoots, con
 use super::scram;
 use crate::capabilities::Deadline;
 use crate::plugins::manifest::Manifest;
-use crate::secret::{SecretError, Secrets};
+use crate::secret::{Secret, SecretError, Secrets};
 
 /// Settings that a role's sessions begin with. The db capability sets them once more per transaction; these hold for everyone else.
 const ROLE_SETTINGS: [(&str, &str); 4] = [
@@ -134,6 +134,8 @@ pub async fn apply(
     deadline: Deadline,
 ) -> Result<(), RolesError> {
     let role = &plan.role;
+    // Before a password is made.
+    pooled(secrets)?;
     if plan.login {
         let exists = role_exists(owner, role).await?;
         if !exists {
@@ -195,8 +197,7 @@ async fn plan_login(
     refuse_powerful(owner, &plan.role).await?;
     let name = plan.purpose.secret_name();
     let Some(url) = secrets.get(&name) else { return Ok(plan) };
-    let pooled = secrets.get(POOLED_URL).ok_or_else(|| ConnectError::NoUrl { name: POOLED_URL.to_owned() })?;
-    let pooled = HubUrl::parse(POOLED_URL, &pooled)?;
+    let (_, pooled) = pooled(secrets)?;
     let mut url = HubUrl::parse(&name, &url)?;
     plan.moved = !url.same_place(&pooled);
     // The password may be right where only the address changed.
@@ -277,9 +278,24 @@ fn url_of(secrets: &Secrets, purpose: &Purpose) -> Result<HubUrl, ConnectError> 
 }
 
 fn keep_url(secrets: &Secrets, purpose: &Purpose, role: &str, password: &str) -> Result<(), RolesError> {
-    let pooled = secrets.get(POOLED_URL).ok_or_else(|| ConnectError::NoUrl { name: POOLED_URL.to_owned() })?;
+    let (pooled, _) = pooled(secrets)?;
     let url = with_role(POOLED_URL, &pooled, role, password)?;
     Ok(secrets.set(&purpose.secret_name(), url)?)
+}
+
+/// Where the roles log in. Only where the owner's own connection leads: whatever else stands there would be sent their passwords.
+fn pooled(secrets: &Secrets) -> Result<(Secret, HubUrl), ConnectError> {
+    let get = |name: &str| {
+        let url = secrets.get(name).ok_or_else(|| ConnectError::NoUrl { name: name.to_owned() })?;
+        let parsed = HubUrl::parse(name, &url)?;
+        Ok::<_, ConnectError>((url, parsed))
+    };
+    let (url, pooled) = get(POOLED_URL)?;
+    let (_, direct) = get(&Purpose::OwnerDirect.secret_name())?;
+    if !pooled.pools(&direct) {
+        return Err(ConnectError::Elsewhere { pooled: pooled.host, direct: direct.host });
+    }
+    Ok((url, pooled))
 }
 
 async fn role_exists(owner: &mut PgConnection, role: &str) -> Result<bool, RolesError> {
@@ -305,4 +321,30 @@ pub(super) fn sql_error(what: &str) -> impl FnOnce(sqlx::Error) -> RolesError {
 async fn close(connection: PgConnection) {
     // It was only to see whether logging in works; a server that does not say goodbye has said enough.
     let _ = sqlx::Connection::close(connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::Redactor;
+    use crate::secret::MemoryBackend;
+
+    #[test]
+    fn passwords_go_only_where_the_owner_s_own_connection_leads() {
+        let of = |pooled: &str| {
+            let values = [
+                ("DATABASE_URL", pooled),
+                ("DATABASE_URL_DIRECT", "postgresql://o:p@ep-x-1.eu.aws.neon.tech/hub"),
+                ("DATABASE_URL_APP", "postgresql://psn_app:q@ep-x-1-pooler.eu.aws.neon.tech/hub"),
+            ];
+            let values = values.map(|(name, url)| (name.to_owned(), Secret::new(url))).into();
+            let backend = Box::new(MemoryBackend(std::sync::Mutex::new(values)));
+            Secrets::open(backend, std::sync::Arc::new(Redactor::new())).unwrap()
+        };
+        assert!(pooled(&of("postgresql://o:p@ep-x-1-pooler.eu.aws.neon.tech/hub")).is_ok());
+        let elsewhere = of("postgresql://o:p@evil.example/hub");
+        assert_eq!(pooled(&elsewhere).err().unwrap().coded().code, "hub.pooler-elsewhere");
+        assert!(keep_url(&elsewhere, &Purpose::App, "psn_app", "a-new-password").is_err());
+        assert!(elsewhere.get("DATABASE_URL_APP").unwrap().expose().contains(":q@ep-x-1-pooler"));
+    }
 }

@@ -17,7 +17,7 @@ use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, StepEvent, StepStatus, Summary};
 use crate::hub::TlsRoots;
-use crate::plugins::registry::{Installed, Origin};
+use crate::plugins::registry::Installed;
 use crate::redact::Redactor;
 use crate::runtime::{CompileBounds, Compiler, Runtime, RuntimeOptions};
 use crate::secret::{MemoryBackend, Secret, Secrets};
@@ -128,12 +128,8 @@ fn bundled(store: &Path, component: &str) -> Result<Installed, CodedError> {
             ["psn run trigger-provision"],
         )
     })?;
-    let mut installed = Installed::verified(bytes, lock, &policy)?;
     // A file says that it is psn's own; only this psn's build knows.
-    if !super::FIRST_PARTY.iter().any(|own| own.sha256 == installed.sha256) {
-        installed.origin = Origin::ThirdParty;
-    }
-    Ok(installed)
+    Ok(Installed::verified(bytes, lock, &policy, super::FIRST_PARTY)?)
 }
 
 /// Trigger.dev says where it is: its cloud, a server of one's own, or the local hub.

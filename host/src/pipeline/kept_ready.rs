@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::component_store::{ComponentStore, Reference, StoreError};
 use crate::plugins::RegistryError;
-use crate::plugins::registry::{Installed, Origin};
+use crate::plugins::registry::Installed;
 use crate::redact::Redactor;
 use crate::secret::{MemoryBackend, Secret, SecretError, Secrets};
 
@@ -45,12 +45,8 @@ impl KeptReady {
             return Ok(Arc::clone(&known.installed));
         }
         let (component, entry, policy) = store.get(&reference, &grant)?;
-        let mut installed = Installed::verified(component, entry, &policy)?;
         // A file says that it is psn's own; only this psn's build knows.
-        if !super::FIRST_PARTY.iter().any(|own| own.sha256 == installed.sha256) {
-            installed.origin = Origin::ThirdParty;
-        }
-        let installed = Arc::new(installed);
+        let installed = Arc::new(Installed::verified(component, entry, &policy, super::FIRST_PARTY)?);
         keep(&self.verified, reference, Verified { grant, installed: Arc::clone(&installed) });
         Ok(installed)
     }

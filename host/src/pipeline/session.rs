@@ -263,7 +263,7 @@ impl SecretBackend for Remembered {
         self.0.load()
     }
 
-    fn store(&self, _: &str, _: &Secret) -> Result<(), SecretError> {
+    fn store(&self, _: &[(&str, &Secret)]) -> Result<(), SecretError> {
         Ok(())
     }
 }

@@ -25,13 +25,26 @@ pub struct ConsentNeeded {
 }
 
 impl ConsentNeeded {
-    pub(super) fn new(found: &Described, effective: &Manifest, difference: Option<LockDifference>) -> Self {
+    /// `taken`: names that it would have something kept under, and that stand for values that it did not set.
+    pub(super) fn new(
+        found: &Described,
+        effective: &Manifest,
+        difference: Option<LockDifference>,
+        taken: &[String],
+    ) -> Self {
+        let mut asks = asks(effective);
+        if !taken.is_empty() {
+            let names = list(taken);
+            asks.push(format!(
+                "not get to keep {names}: a value that it did not set stands there, and psn will not replace it"
+            ));
+        }
         Self {
             name: found.manifest.plugin.name.clone(),
             version: visible(&found.manifest.plugin.version),
             sha256: found.sha256.clone(),
             capabilities_hash: found.manifest.capabilities_hash(),
-            asks: asks(effective),
+            asks,
             withheld: withheld(effective),
             grant: grant_of(found, effective),
             difference,
@@ -62,7 +75,8 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
     let mut asks = Vec::new();
     for service in &manifest.http {
         let with = match &service.auth {
-            Some(Auth::Bearer(secret) | Auth::Header { secret, .. }) => format!(", signed in with {secret}"),
+            Some(Auth::Bearer(secret)) => format!(", signed in with {secret}"),
+            Some(Auth::Header { name, secret }) => format!(", signed in with {secret} as the header {name}"),
             None => String::new(),
         };
         asks.push(format!("call {} at {}{with}: {}", service.service, service.base, list(&service.routes)));
@@ -70,7 +84,8 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
             let (hidden, kept): (Vec<_>, Vec<_>) = captured.iter().partition(|(_, name)| *name == WITHHELD);
             let answer = format!("from the answer to {} {route}", service.service);
             if !kept.is_empty() {
-                asks.push(format!("have psn keep {answer}: {}", list(kept.into_iter().map(|(_, name)| name))));
+                let names = list(kept.into_iter().map(|(_, name)| name));
+                asks.push(format!("have psn keep {answer}, in place of what it had kept there before: {names}"));
             }
             if !hidden.is_empty() {
                 asks.push(format!("not see {answer}: {}", list(hidden.into_iter().map(|(pointer, _)| pointer))));
@@ -103,7 +118,10 @@ pub fn asks(manifest: &Manifest) -> Vec<String> {
         }
         for capture in &tool.capture {
             let run = capture.args.join(" ");
-            asks.push(format!("have psn keep from what `{} {run}` prints: {}", tool.name, list(capture.names())));
+            let (tool, names) = (&tool.name, list(capture.names()));
+            asks.push(format!(
+                "have psn keep from what `{tool} {run}` prints, in place of what it had kept there before: {names}"
+            ));
         }
     }
     if !manifest.hub.facts.is_empty() {
@@ -236,7 +254,7 @@ env = ["C_KEY"]
             asks(&manifest),
             [
                 "call neon at https://console.neon.tech/api/v2, signed in with NEON_API_KEY: GET /projects, POST /projects",
-                "have psn keep from the answer to neon POST /projects: DATABASE_URL",
+                "have psn keep from the answer to neon POST /projects, in place of what it had kept there before: DATABASE_URL",
                 "not see from the answer to neon POST /projects: /role/password",
                 "have psn send secrets to neon POST /projects: HUB_ENCRYPTION_KEY at /v/key",
                 "in the hub's database, posts: read id, status; change status; delete rows",
@@ -245,7 +263,7 @@ env = ["C_KEY"]
                 "have psn make random secrets: B",
                 "run the program trigger on this machine as `trigger deploy --env prod`, which receives TRIGGER_ACCESS_TOKEN",
                 "tell trigger in TRIGGER_URL where trigger is, if it is elsewhere",
-                "have psn keep from what `trigger deploy --env prod` prints: D_KEY",
+                "have psn keep from what `trigger deploy --env prod` prints, in place of what it had kept there before: D_KEY",
                 "see facts about the hub: git",
                 "read settings: neon.org_id",
                 "encrypt and decrypt stored tokens of: oauth:*",
@@ -257,6 +275,15 @@ env = ["C_KEY"]
             ]
         );
         assert!(asks(&parse("step", "")).is_empty());
+    }
+
+    #[test]
+    fn the_header_of_a_credential_is_told() {
+        let manifest = parse(
+            "step",
+            "[[http]]\nservice = \"web\"\nbase = \"https://web.example\"\nroutes = []\nauth = { header = { name = \"X-Key\", secret = \"K\" } }\n",
+        );
+        assert_eq!(asks(&manifest), ["call web at https://web.example, signed in with K as the header X-Key: nothing"]);
     }
 
     #[test]

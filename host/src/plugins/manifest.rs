@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use super::names::{is_own, is_reserved};
 use super::withheld::Withheld;
 
 /// The custom section of a component, or of the core module inside it, that holds the manifest as UTF-8 TOML.
@@ -23,25 +24,6 @@ pub fn default_deadline(world: World) -> Duration {
         World::Step => 120,
         World::Task => 60,
     })
-}
-
-/// What psn itself says about a hub in its env files, and what a person brings: no plugin may have anything kept under these names.
-const RESERVED: [&str; 7] = [
-    "PSN_HUB",
-    "PSN_HUB_ID",
-    "HUB_ENCRYPTION_KEY",
-    "TRIGGER_API_URL",
-    "NEON_API_KEY",
-    "TRIGGER_ACCESS_TOKEN",
-    "DATABASE_URL_APP",
-];
-
-/// Connection strings of plugins' own roles. One that a plugin could choose would lead its statements to a server of its choice.
-const RESERVED_PREFIX: &str = "DATABASE_URL_PLUGIN_";
-
-/// Whether only psn itself keeps a secret under this name.
-pub fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX)
 }
 
 /// In place of a captured secret's name: nobody keeps the value, and the guest does not see it either.
@@ -76,6 +58,9 @@ pub struct Manifest {
     /// What the operator's policy took away from the wishes above: no part of what an author writes.
     #[serde(skip)]
     pub withheld: Vec<Withheld>,
+    /// Whether the component is psn's own, by its digest: no part of what an author writes either.
+    #[serde(skip)]
+    pub own: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -302,6 +287,12 @@ pub enum ManifestError {
     OtherWorld { world: String },
     #[error("the manifest is not valid: {field}: {reason}")]
     Invalid { field: String, reason: String },
+    #[error("the manifest is not valid: capture: only psn's own plugins have {0} kept; choose another name")]
+    OwnName(String),
+    #[error(
+        "the manifest is not valid: http: the service `{service}` is the one at {vendor}; give a service at {base:?} another name"
+    )]
+    OwnService { service: String, base: String, vendor: &'static str },
 }
 
 /// The worlds that a plugin can be of.
@@ -364,6 +355,21 @@ impl Manifest {
         hex::encode(Sha256::digest(asks.to_string().as_bytes()))
     }
 
+    /// The names under which it has captured values kept.
+    pub fn kept(&self) -> impl Iterator<Item = &String> {
+        let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
+        let printed = self.tool.iter().flat_map(|t| &t.capture).flat_map(ToolCapture::names);
+        captured.chain(printed).filter(|name| *name != WITHHELD)
+    }
+
+    /// Refuses what only psn's own plugins may have kept.
+    pub fn foreign(&self) -> Result<(), ManifestError> {
+        match self.kept().chain(&self.secrets.generate).find(|name| is_own(name)) {
+            Some(name) => Err(ManifestError::OwnName(name.clone())),
+            None => Ok(()),
+        }
+    }
+
     fn validate(&self) -> Result<(), ManifestError> {
         let invalid = |field: &str, reason: String| Err(ManifestError::Invalid { field: field.to_owned(), reason });
         if !is_kebab(&self.plugin.name) || self.plugin.name.len() > MAX_NAME {
@@ -394,14 +400,20 @@ impl Manifest {
                 return invalid(&format!("http[{i}].service"), format!("`{}` is named twice", service.service));
             }
         }
-        let captured = self.http.iter().flat_map(|s| s.capture.values()).flat_map(BTreeMap::values);
-        let printed = self.tool.iter().flat_map(|t| &t.capture).flat_map(ToolCapture::names);
-        for name in captured.chain(printed).chain(&self.secrets.generate) {
+        for name in self.kept().chain(&self.secrets.generate) {
             if is_reserved(name) {
                 return invalid("capture", format!("{name} is psn's own; choose another name"));
             }
         }
         for tool in &self.tool {
+            // What a plugin's service answers would be a variable of a program of the person's.
+            let given = |name: &&String| self.kept().any(|kept| kept == *name) || covers(&self.secrets.generate, name);
+            if let Some(name) = tool.env.iter().find(given) {
+                return invalid(
+                    "tool.env",
+                    format!("{name} is captured or made by this plugin; a program gets what a person or psn keeps"),
+                );
+            }
             for capture in &tool.capture {
                 if !tool.args.contains(&capture.args) {
                     return invalid(

@@ -49,6 +49,11 @@ fn refuses_what_it_does_not_know() {
         ),
         ("[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\ncapture = [{ args = [\"a\"], text = \"PSN_HUB\" }]\n", "PSN_HUB"),
         ("[secrets]\ngenerate = [\"DATABASE_URL_PLUGIN_X\"]\n", "DATABASE_URL_PLUGIN_X"),
+        ("[secrets]\ngenerate = [\"A_*\"]\n[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\nenv = [\"A_KEY\"]\n", "A_KEY"),
+        (
+            "[[tool]]\nname = \"t\"\nargs = [[\"a\"]]\nenv = [\"X_KEY\"]\ncapture = [{ args = [\"a\"], text = \"X_KEY\" }]\n",
+            "tool.env",
+        ),
         ("[surprise]\n", "surprise"),
     ] {
         let e = Manifest::parse(format!("{SMALL}{tail}").as_bytes()).unwrap_err();

@@ -3,11 +3,14 @@ pub mod component;
 pub mod consent;
 pub mod lock;
 pub mod manifest;
+mod names;
+mod origin;
 pub mod policy;
 pub mod registry;
 mod registry_error;
 mod rights;
 mod scan;
+mod vendors;
 pub mod withheld;
 
 pub use component::{ComponentError, Described, describe};

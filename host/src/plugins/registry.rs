@@ -14,10 +14,14 @@ use super::component::{ComponentError, Described, MAX_COMPONENT_BYTES, describe}
 use super::consent::{ConsentNeeded, asks, grant_of, withheld};
 use super::lock::{LockEntry, LockError, LockFile, Source};
 use super::manifest::{Manifest, World};
+pub use super::origin::Origin;
+use super::origin::{foreign, origin_of};
 use super::policy::{OperatorPolicy, PolicyError};
 pub use super::registry_error::{AddError, RegistryError};
 use super::rights::rights;
 use crate::atomic;
+use crate::hub::{EnvFiles, ProjectDir};
+use crate::secret::{SecretBackend as _, not_kept_by};
 
 /// Where a project keeps the components that were added to it, each under its own digest.
 const BLOBS: &str = ".psn/plugins";
@@ -70,12 +74,6 @@ pub struct FirstParty {
     pub capabilities_hash: &'static str,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    FirstParty,
-    ThirdParty,
-}
-
 /// A plugin that may run: its bytes are the ones that were granted.
 #[derive(Clone, Debug)]
 pub struct Installed {
@@ -90,22 +88,30 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// The one way to a plugin that may run: the bytes must be what the entry says, and ask for what it grants.
+    /// The one way to a plugin that may run: the bytes must be what the entry says, and ask for what it grants. It is psn's own if its
+    /// digest is among `own`, whatever the entry says.
     pub fn verified(
         component: impl Into<Cow<'static, [u8]>>,
         lock: LockEntry,
         policy: &OperatorPolicy,
+        own: &[FirstParty],
     ) -> Result<Self, RegistryError> {
         let component = component.into();
         let found = describe_named(&component, &lock.name)?;
-        let origin = if lock.source == Source::FirstParty { Origin::FirstParty } else { Origin::ThirdParty };
+        let mut effective = policy.narrow(&found.manifest);
+        let difference = lock.compare(&found, &effective);
+        if let (Source::FirstParty, Some(difference)) = (&lock.source, &difference) {
+            return Err(RegistryError::LockMismatch { difference: difference.clone(), origin: Origin::FirstParty });
+        }
+        let origin = origin_of(&found, own);
         if origin == Origin::ThirdParty && !policy.allows_third_party() {
             return Err(RegistryError::ThirdParty { name: lock.name });
         }
-        let effective = policy.narrow(&found.manifest);
-        if let Some(difference) = lock.compare(&found, &effective) {
+        if let Some(difference) = difference {
             return Err(RegistryError::LockMismatch { difference, origin });
         }
+        effective.own = origin == Origin::FirstParty;
+        foreign(&effective).map_err(|source| RegistryError::Component { plugin: lock.name.clone(), source })?;
         Ok(Self { manifest: effective, component, sha256: found.sha256, wasi: found.wasi, lock, origin })
     }
 }
@@ -197,7 +203,7 @@ impl Registry {
         let locked = self.lock().map(|lock| lock.get(name));
         let installed = Arc::new(match (self.built_in(name), locked) {
             // What pins it is of no use where it cannot be read; the build pins it too.
-            (Some(built_in), pin) => first_party(built_in, pin.ok().flatten(), policy)?,
+            (Some(built_in), pin) => self.first_party(built_in, pin.ok().flatten(), policy)?,
             (None, Err(e)) => return Err(RegistryError::Lock(e)),
             (None, Ok(Some(locked))) => self.third_party(locked, policy)?,
             (None, Ok(None)) => return Err(RegistryError::Unknown { name: name.to_owned(), known: self.names() }),
@@ -227,6 +233,9 @@ impl Registry {
     /// What can be said about a component without running it: for authors, and for people before they add it.
     pub fn describe(&self, bytes: &[u8]) -> Result<serde_json::Value, ComponentError> {
         let found = describe(bytes)?;
+        if origin_of(&found, self.first_party) == Origin::ThirdParty {
+            foreign(&found.manifest)?;
+        }
         let about = &found.manifest.plugin;
         let nothing_taken = OperatorPolicy::default();
         let effective = self.policy.as_ref().unwrap_or(&nothing_taken).narrow(&found.manifest);
@@ -262,10 +271,11 @@ impl Registry {
             return Err(AddError::ThirdParty { name });
         }
         let effective = policy.narrow(&found.manifest);
+        foreign(&effective).map_err(|source| AddError::Component { path: file.to_owned(), source })?;
         let replaced = self.lock().map_err(AddError::Lock)?.get(&name).cloned();
         let needed = || {
             let difference = replaced.as_ref().and_then(|locked| locked.compare(&found, &effective));
-            Box::new(ConsentNeeded::new(&found, &effective, difference))
+            Box::new(ConsentNeeded::new(&found, &effective, difference, &self.taken(&effective)))
         };
         match grant {
             Some(given) if given == grant_of(&found, &effective) => {}
@@ -311,9 +321,9 @@ impl Registry {
         let lock = self.lock().map_err(RegistryError::Lock)?;
         if let Some(built_in) = self.built_in(what) {
             // Granted with psn itself: only a pin, or psn's own build, could say otherwise.
-            let installed = first_party(built_in, lock.get(what), policy)?;
+            let installed = self.first_party(built_in, lock.get(what), policy)?;
             let found = describe_named(&installed.component, what)?;
-            let consent = ConsentNeeded::new(&found, &installed.manifest, None);
+            let consent = ConsentNeeded::new(&found, &installed.manifest, None, &[]);
             return Ok(Diff { consent, file: None, granted: Some(installed.lock) });
         }
         let named = lock.get(what);
@@ -330,7 +340,7 @@ impl Registry {
         let effective = policy.narrow(&found.manifest);
         let granted = named.or_else(|| lock.get(&found.manifest.plugin.name)).cloned();
         let difference = granted.as_ref().and_then(|locked| locked.compare(&found, &effective));
-        let consent = ConsentNeeded::new(&found, &effective, difference);
+        let consent = ConsentNeeded::new(&found, &effective, difference, &self.taken(&effective));
         Ok(Diff { consent, file: Some(file), granted })
     }
 
@@ -383,13 +393,50 @@ impl Registry {
             Ok(bytes) => bytes,
             Err(e) => return Err(unread(&locked.name, file, e)),
         };
-        match Installed::verified(bytes, locked.clone(), policy) {
+        match Installed::verified(bytes, locked.clone(), policy, self.first_party) {
             Err(RegistryError::LockMismatch { .. }) => {
                 let consent = Box::new(self.diff(&locked.name)?.consent);
                 Err(RegistryError::Changed { consent, file })
             }
             verified => verified,
         }
+    }
+
+    /// A built-in plugin against what it was locked to when psn was built, and against the project's entry of that name if there is
+    /// one: it pins the plugin, so that a psn that brings another one is told apart.
+    fn first_party(
+        &self,
+        built_in: &FirstParty,
+        pin: Option<&LockEntry>,
+        policy: &OperatorPolicy,
+    ) -> Result<Installed, RegistryError> {
+        let found = describe_named(built_in.component, built_in.name)?;
+        let effective = policy.narrow(&found.manifest);
+        // Version and world are what the embedded manifest says: the digest pins them too.
+        let granted = LockEntry {
+            name: built_in.name.to_owned(),
+            version: found.manifest.plugin.version.clone(),
+            world: found.manifest.plugin.world.clone(),
+            sha256: built_in.sha256.to_owned(),
+            capabilities: built_in.capabilities_hash.to_owned(),
+            // Nobody has to agree that the operator takes something away from what psn brings.
+            effective: Some(effective.capabilities_hash()),
+            grants: Vec::new(),
+            granted_by: "psn".to_owned(),
+            granted_at: None,
+            source: Source::FirstParty,
+        };
+        if let Some(difference) = pin.and_then(|pin| pin.compare(&found, &found.manifest)) {
+            return Err(RegistryError::LockMismatch { difference, origin: Origin::FirstParty });
+        }
+        Installed::verified(built_in.component, granted, policy, self.first_party)
+    }
+
+    /// Names that it would have kept, and under which a value stands that it did not set: it will not be replaced.
+    fn taken(&self, asked: &Manifest) -> Vec<String> {
+        // Only said to whoever agrees. Where the files cannot be read, no run begins either.
+        let values = ProjectDir::at(&self.project).ok().and_then(|project| EnvFiles::new(&project).load().ok());
+        not_kept_by(&asked.plugin.name, values.unwrap_or_default(), asked.kept().chain(&asked.secrets.generate))
     }
 
     /// Where psn's copy of it is.
@@ -417,35 +464,6 @@ impl Registry {
         let inside = inside.as_ref().and_then(|(file, project)| file.strip_prefix(project).ok());
         inside.unwrap_or(file).display().to_string()
     }
-}
-
-/// A built-in plugin against what it was locked to when psn was built, and against the project's entry of that name if there is
-/// one: it pins the plugin, so that a psn that brings another one is told apart.
-fn first_party(
-    built_in: &FirstParty,
-    pin: Option<&LockEntry>,
-    policy: &OperatorPolicy,
-) -> Result<Installed, RegistryError> {
-    let found = describe_named(built_in.component, built_in.name)?;
-    let effective = policy.narrow(&found.manifest);
-    // Version and world are what the embedded manifest says: the digest pins them too.
-    let granted = LockEntry {
-        name: built_in.name.to_owned(),
-        version: found.manifest.plugin.version.clone(),
-        world: found.manifest.plugin.world.clone(),
-        sha256: built_in.sha256.to_owned(),
-        capabilities: built_in.capabilities_hash.to_owned(),
-        // Nobody has to agree that the operator takes something away from what psn brings.
-        effective: Some(effective.capabilities_hash()),
-        grants: Vec::new(),
-        granted_by: "psn".to_owned(),
-        granted_at: None,
-        source: Source::FirstParty,
-    };
-    if let Some(difference) = pin.and_then(|pin| pin.compare(&found, &found.manifest)) {
-        return Err(RegistryError::LockMismatch { difference, origin: Origin::FirstParty });
-    }
-    Installed::verified(built_in.component, granted, policy)
 }
 
 fn unread(name: &str, path: PathBuf, e: std::io::Error) -> RegistryError {

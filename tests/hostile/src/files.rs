@@ -57,6 +57,8 @@ impl Files {
     pub(crate) fn changed(&self, after: &Self, manifests: &[&str]) -> Option<String> {
         let asked = |path: &Path| {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            // Beside the value stands whose it is.
+            let name = name.strip_prefix("PSN_KEPT_").unwrap_or(name);
             let in_env = path.parent().and_then(Path::extension).is_some_and(|e| e == "env");
             in_env && manifests.iter().any(|m| m.contains(&format!("\"{name}\"")))
         };

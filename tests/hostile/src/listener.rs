@@ -147,6 +147,11 @@ async fn answer(stream: &mut TcpStream, request: &Arrived) -> std::io::Result<bo
             "HTTP/1.1 302 Found\r\nlocation: /base/after-the-redirect\r\ncontent-length: 0\r\n\r\n".to_owned()
         }
         "/secret" => json(format!("{{\"token\":\"{CAPTURED}\",\"again\":{{\"{CAPTURED}\":\"x{CAPTURED}x\"}}}}")),
+        // What psn itself writes, as if it were a key.
+        "/secret-word" => json(serde_json::json!({ "token": "needs_consent" }).to_string()),
+        "/secret-quote" => json(serde_json::json!({ "token": "\"type\":\"" }).to_string()),
+        "/secret-password" => json(serde_json::json!({ "token": "https://u:memory_peak@x.example/" }).to_string()),
+        "/many" => json(format!("[{}1]", "{\"a\":1},".repeat(900_000))),
         "/secret-not-json" => {
             let body = format!("token={CAPTURED}");
             format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use super::numeric;
+use crate::capabilities::captured::{MAX_JSON_VALUES, TooMany, json_of, values_of};
 
 /// Microseconds from 1970 to 2000, where Postgres counts from.
 const EPOCH_US: i64 = 946_684_800_000_000;
@@ -176,7 +177,8 @@ fn encode_array(element: &PgTypeInfo, value: &Value) -> Result<Vec<u8>, String> 
     let Value::Json(text) = value else {
         return Err(format!("{} is no array; give a JSON array", words(value)));
     };
-    let items: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON array: {e}"))?;
+    let json = json_of(text.as_bytes()).map_err(|TooMany| "the array is too long".to_owned())?;
+    let Some(serde_json::Value::Array(items)) = json else { return Err("not a JSON array".to_owned()) };
     let oid = element.oid().ok_or_else(|| format!("arrays of {} are not supported", element.name()))?;
     let count = i32::try_from(items.len()).map_err(|_| "the array is too long".to_owned())?;
     let has_null = items.iter().any(serde_json::Value::is_null);
@@ -289,6 +291,8 @@ fn decode_array(element: &PgTypeInfo, mut bytes: &[u8]) -> Option<Vec<serde_json
     }
     let (count, _first) = (take_i32(&mut bytes)?, take_i32(&mut bytes)?);
     let mut items = Vec::new();
+    // Longer ones can be had as text.
+    let mut room = MAX_JSON_VALUES.checked_sub(usize::try_from(count).ok()?)?;
     for _ in 0..count {
         let Ok(len) = usize::try_from(take_i32(&mut bytes)?) else {
             items.push(serde_json::Value::Null);
@@ -305,7 +309,10 @@ fn decode_array(element: &PgTypeInfo, mut bytes: &[u8]) -> Option<Vec<serde_json
             Value::Timestamp(v) => {
                 DateTime::from_timestamp_micros(v)?.to_rfc3339_opts(SecondsFormat::Micros, true).into()
             }
-            Value::Json(v) => serde_json::from_str(&v).ok()?,
+            Value::Json(v) => {
+                room = room.checked_sub(values_of(v.as_bytes()))?;
+                serde_json::from_str(&v).ok()?
+            }
             Value::Bytes(v) => hex::encode(v).into(),
         });
     }
@@ -316,4 +323,29 @@ fn take_i32(bytes: &mut &[u8]) -> Option<i32> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     *bytes = rest;
     Some(i32::from_be_bytes(*head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_are_bounded_before_they_are_built() {
+        let int = <i32 as Type<Postgres>>::type_info();
+        let head = |count: usize| [1, 0, 23, i32::try_from(count).unwrap(), 1].map(i32::to_be_bytes).concat();
+        let item = [4i32, 7].map(i32::to_be_bytes).concat();
+        let array = |count: usize| [head(count), item.repeat(count)].concat();
+        assert_eq!(decode_array(&int, &array(2)).unwrap().len(), 2);
+        assert!(decode_array(&int, &array(MAX_JSON_VALUES + 1)).is_none());
+        let json = <serde_json::Value as Type<Postgres>>::type_info();
+        let of = |text: &str| {
+            // JSONB's version goes before it.
+            let len = i32::try_from(text.len() + 1).unwrap().to_be_bytes();
+            [head(2), [&len[..], &[1], text.as_bytes()].concat().repeat(2)].concat()
+        };
+        assert_eq!(decode_array(&json, &of("[1]")).unwrap().len(), 2);
+        assert!(decode_array(&json, &of(&format!("[{}1]", "1,".repeat(MAX_JSON_VALUES / 2)))).is_none());
+        let text = format!("[{}1]", "1,".repeat(MAX_JSON_VALUES));
+        assert!(encode_array(&int, &Value::Json(text)).unwrap_err().contains("too long"));
+    }
 }

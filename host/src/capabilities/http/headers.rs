@@ -54,6 +54,15 @@ pub(super) fn from_guest(
     Ok(map)
 }
 
+/// Whether a service's credential may go in this header: in none that frames, leads or turns a request, as a guest's own may not. Nor
+/// in a cookie, where one value can be several.
+pub(super) fn may_carry_credential(name: &HeaderName) -> bool {
+    let why = reserved(name.as_str(), None);
+    let moves = matches!(why, Some(HeaderRefused::Framing | HeaderRefused::Routing | HeaderRefused::Override));
+    let plain = name.as_str().replace('_', "-");
+    !(moves || plain.contains("cookie") || plain.starts_with("proxy-") || plain == "content-type")
+}
+
 fn reserved(name: &str, bound: Option<&HeaderName>) -> Option<HeaderRefused> {
     // Servers behind a gateway often read `_` as `-`.
     let name = name.replace('_', "-");
@@ -250,6 +259,35 @@ mod tests {
         assert_eq!(decide(&[("x-note", &"a".repeat(MAX_HEADER_BYTES))]).err(), Some(TooMany));
         let many: Vec<(String, String)> = (0..=MAX_HEADERS).map(|i| (format!("x-{i}"), String::new())).collect();
         assert_eq!(from_guest(&many, None).err().map(|(_, why)| why), Some(TooMany));
+    }
+
+    #[test]
+    fn credentials_go_where_nothing_else_is_decided() {
+        for (name, may) in [
+            ("authorization", true),
+            ("x-api-key", true),
+            ("x-other-key", true),
+            ("private-token", true),
+            ("x-http-method-override", false),
+            ("x_http_method_override", false),
+            ("x-original-url", false),
+            ("x-rewrite-url", false),
+            ("x-forwarded-for", false),
+            ("x-forwarded-host", false),
+            ("x-host", false),
+            ("cookie", false),
+            ("range", false),
+            ("content-encoding", false),
+            ("content-length", false),
+            ("content-type", false),
+            ("transfer-encoding", false),
+            ("proxy-authorization", false),
+            ("proxy-connection", false),
+            ("host", false),
+            ("x-middleware-subrequest", false),
+        ] {
+            assert_eq!(may_carry_credential(&HeaderName::from_static(name)), may, "{name}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::policy::{Authorised, Refused};
 use super::resolve::{ResolveError, Resolved};
 use super::retry::{MAX_RETRIES, chance, passing, wait};
 use crate::capabilities::View;
+use crate::capabilities::captured::refused;
 
 /// Why one try has no answer.
 enum Failed {
@@ -64,6 +65,10 @@ impl View<'_, Http> {
                 return Ok(Err(error(code, refused.to_string(), false)));
             }
         };
+        let kept = authorised.capture().into_iter().flat_map(|capture| capture.values.iter().map(|(_, name)| name));
+        if let Err(e) = refused(kept, &self.cap.secrets, &self.cap.keeper) {
+            return Ok(Err(error("denied", format!("its answer could not be kept: {e}"), false)));
+        }
         let outgoing = match Outgoing::new(&authorised, request.body.take(), &self.cap.secrets) {
             Ok(outgoing) => outgoing,
             Err(e) => {
@@ -75,9 +80,9 @@ impl View<'_, Http> {
             Ok(answer) => answer,
             Err((failed, sent)) => return Ok(Err(self.failure(&authorised, failed, sent))),
         };
-        Ok(receive(self.call, &authorised, answer, &self.cap.secrets)
+        Ok(receive(self.call, &authorised, answer, &self.cap.secrets, &self.cap.keeper)
             .await
-            .map_err(|e| error("secret-not-kept", e.to_string(), true)))
+            .map_err(|e| error(e.code(), e.to_string(), true)))
     }
 
     /// The answer of the last try, or why there is none and whether any try may have reached the service.

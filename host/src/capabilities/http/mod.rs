@@ -32,7 +32,7 @@ use psn_bindings::imports::psn::plugin::http::Request;
 use url::Url;
 
 use crate::plugins::manifest::Manifest;
-use crate::secret::Secrets;
+use crate::secret::{Keeper, Secrets};
 
 pub use services::{PolicyError, ServiceMap};
 
@@ -44,6 +44,7 @@ const TRY_LIMIT: Duration = Duration::from_secs(60);
 pub struct Http {
     policy: policy::Policy,
     secrets: Arc<Secrets>,
+    keeper: Keeper,
     lookup: Box<dyn resolve::Lookup>,
     dialler: connect::Dialler,
     try_limit: Duration,
@@ -59,6 +60,7 @@ impl Http {
         Ok(Self {
             policy: policy::Policy::new(manifest, services)?,
             secrets,
+            keeper: manifest.keeper(),
             lookup: Box::new(resolve::SystemLookup),
             dialler: connect::Dialler::new(),
             try_limit: TRY_LIMIT,

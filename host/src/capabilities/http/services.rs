@@ -6,6 +6,7 @@ use hyper::header::HeaderName;
 use url::{Host, Url};
 
 use super::address::is_global;
+use super::headers::may_carry_credential;
 use super::route::Route;
 use crate::capabilities::clean::quoted;
 use crate::error::CodedError;
@@ -199,18 +200,7 @@ impl Credential {
                 (HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?, false)
             }
         };
-        let framing = [
-            "host",
-            "connection",
-            "content-length",
-            "transfer-encoding",
-            "te",
-            "trailer",
-            "upgrade",
-            "expect",
-            "content-type",
-        ];
-        if framing.contains(&header.as_str()) {
+        if !may_carry_credential(&header) {
             return Err(format!("`{header}` carries no credential"));
         }
         if !is_secret_name(auth.secret()) {
@@ -449,6 +439,9 @@ mod tests {
             ("routes = []\nauth = { bearer = \"no name\" }", "no secret's name"),
             ("routes = []\nauth = { header = { name = \"a b\", secret = \"A\" } }", "no header name"),
             ("routes = []\nauth = { header = { name = \"Host\", secret = \"A\" } }", "carries no credential"),
+            ("routes = []\nauth = { header = { name = \"X-HTTP-Method-Override\", secret = \"A\" } }", "no credential"),
+            ("routes = []\nauth = { header = { name = \"x_original_url\", secret = \"A\" } }", "no credential"),
+            ("routes = []\nauth = { header = { name = \"X-Forwarded-Host\", secret = \"A\" } }", "no credential"),
             ("routes = [\"PUT /a\"]\ninject = { \"PUT /a\" = { \"/x\" = [\"*\"] } }", "no secret's name"),
             ("routes = [\"PUT /a\"]\ninject = { \"PUT /a\" = { \"x\" = [\"A\"] } }", "no JSON pointer"),
             ("routes = [\"PUT /a\"]\ninject = { \"PUT /b\" = { \"/x\" = [\"A\"] } }", "not among the routes"),

@@ -33,9 +33,9 @@ impl Host for View<'_, SecretsCap> {
         if let Err(refused) = self.cap.policy.may_generate(&name, bytes) {
             return Ok(Err(refused));
         }
-        let secrets = self.cap.secrets.clone();
+        let (secrets, keeper) = (self.cap.secrets.clone(), self.cap.keeper.clone());
         // Keeping a secret waits for the disk.
-        let made = tokio::task::spawn_blocking(move || secrets.generate(&name, bytes as usize)).await?;
+        let made = tokio::task::spawn_blocking(move || secrets.generate_for(&keeper, &name, bytes as usize)).await?;
         Ok(made.map_err(|e| self.call.redact("a secret's error", &e.to_string()).into_owned()))
     }
 }

@@ -5,17 +5,18 @@ mod policy;
 use std::sync::Arc;
 
 use crate::plugins::manifest::Manifest;
-use crate::secret::Secrets;
+use crate::secret::{Keeper, Secrets};
 
 /// The names that this plugin may ask about.
 pub struct SecretsCap {
     policy: policy::Policy,
     secrets: Arc<Secrets>,
+    keeper: Keeper,
 }
 
 impl SecretsCap {
     pub fn new(manifest: &Manifest, secrets: Arc<Secrets>) -> Self {
-        Self { policy: policy::Policy::new(manifest), secrets }
+        Self { policy: policy::Policy::new(manifest), secrets, keeper: manifest.keeper() }
     }
 }
 

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use crate::capabilities::clean::quoted;
-use crate::plugins::manifest::{Manifest, covers, is_reserved};
+use crate::plugins::manifest::{Manifest, covers, is_own, is_reserved};
 use crate::secret::is_secret_name;
 
 /// How many bytes a made secret has: below, it could be guessed; above, nothing gets safer.
@@ -14,6 +14,8 @@ const MAX_WARNINGS: usize = 16;
 pub(super) struct Policy {
     names: Vec<String>,
     generate: Vec<String>,
+    /// Whether it is psn's own plugin.
+    own: bool,
     warned: BTreeSet<String>,
 }
 
@@ -32,7 +34,7 @@ impl Policy {
             names.extend(tool.capture.iter().flat_map(|capture| capture.names().cloned()));
         }
         names.extend(manifest.task.iter().flat_map(|t| t.env.iter().cloned()));
-        Self { names, generate: manifest.secrets.generate.clone(), warned: BTreeSet::new() }
+        Self { names, generate: manifest.secrets.generate.clone(), own: manifest.own, warned: BTreeSet::new() }
     }
 
     /// Whether the name may be asked about; the first time it may not, also what to say.
@@ -59,7 +61,7 @@ impl Policy {
             ));
         }
         // A prefix may cover more than its author meant to be granted.
-        if is_reserved(name) {
+        if is_reserved(name) || (!self.own && is_own(name)) {
             return Err(format!("{name} is psn's own; choose another name"));
         }
         if !is_secret_name(name) {
@@ -114,15 +116,15 @@ env = ["TRIGGER_ACCESS_TOKEN"]
 
     #[test]
     fn only_named_secrets_of_a_sensible_size_are_made() {
-        let policy = Policy::new(&manifest(
-            "[secrets]\nnames = [\"ASKED\"]\ngenerate = [\"MADE\", \"MANY_*\", \"TRIGGER_*\"]\n",
-        ));
+        let asked = manifest("[secrets]\nnames = [\"ASKED\"]\ngenerate = [\"MADE\", \"MANY_*\", \"TRIGGER_*\"]\n");
+        let policy = Policy::new(&Manifest { own: false, ..asked });
         assert_eq!(policy.may_generate("MADE", 32), Ok(()));
         assert_eq!(policy.may_generate("MANY_1", 16), Ok(()));
         for (name, bytes, says) in [
             ("ASKED", 32, "generate = [\"ASKED\"]"),
             ("MANY_x y", 32, "capital letters"),
             ("TRIGGER_API_URL", 32, "psn's own"),
+            ("TRIGGER_SECRET_KEY", 32, "psn's own"),
             ("MADE", 8, "16 to 1024"),
             ("MADE", 100_000, "16 to 1024"),
         ] {

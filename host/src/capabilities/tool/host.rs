@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use psn_bindings::imports::psn::plugin::tool::{Error, Host, Output};
 
 use super::Tools;
-use super::capture::receive;
+use super::capture::{receive, register_passwords};
 use super::policy::Allowed;
 use super::run::{RunError, run};
 use crate::capabilities::View;
-use crate::capabilities::http::capture::{url_passwords, without_url_passwords};
-use crate::secret::Secret;
+use crate::capabilities::captured::{refused, without_url_passwords};
+use crate::plugins::manifest::ToolCapture;
 
 /// Bytes of each output stream that a guest gets. What a deployment prints is some KiB.
 const MAX_OUTPUT: usize = 256 * 1024;
@@ -36,6 +36,10 @@ impl Host for View<'_, Tools> {
                 "an argument holds a secret; name it in the manifest's env for this program instead",
             )));
         }
+        let kept = allowed.capture.iter().flat_map(ToolCapture::names);
+        if let Err(e) = refused(kept, &self.cap.secrets, &self.cap.keeper) {
+            return Ok(Err(error("denied", format!("what it prints could not be kept: {e}"))));
+        }
         self.call.meter.tool_call(1)?;
         let Some(program) = self.cap.programs.find(&name) else {
             let install = allowed.install.map_or_else(
@@ -47,28 +51,28 @@ impl Host for View<'_, Tools> {
         let env = self.environment(&allowed);
         let until = tokio::time::Instant::from_std(self.call.deadline.at());
         match run(&program, &allowed.args, env, &self.cap.cwd, until).await {
-            Ok(ran) => {
+            Ok(mut ran) => {
                 let place = format!("the output of {name}");
-                // A password in a URL is a secret that psn may not have met yet, and may be printed a second time beside it.
-                for stream in [&ran.stdout, &ran.stderr] {
-                    let text = String::from_utf8_lossy(&stream.bytes);
-                    for range in url_passwords(&text) {
-                        self.call.redactor.register(&Secret::new(&text[range]));
-                    }
+                if let Err(e) = register_passwords(self.call, [&ran.stdout, &ran.stderr]) {
+                    return Ok(Err(error("too-large", format!("`{name}` ran: {e}"))));
                 }
-                let mut filter = |text: &str| without_url_passwords(&self.call.redact(&place, text)).into_owned();
-                let stderr = ran.stderr.shown(MAX_OUTPUT, &mut filter);
-                // What a program that failed prints is no secret to keep, and is said to the guest like an error.
-                let stdout = match allowed.capture.filter(|_| ran.exit_code == 0) {
-                    None => ran.stdout.shown(MAX_OUTPUT, &mut filter),
+                // First, so that what is captured from one stream is not shown by the other.
+                let captured = match allowed.capture {
+                    None => None,
                     Some(wanted) => {
-                        let secrets = self.cap.secrets.clone();
-                        match receive(&mut *self.call, &place, &wanted, ran.stdout, &secrets).await {
-                            Ok(stdout) => stdout,
-                            Err(e) => return Ok(Err(error("failed", format!("`{name}` ran: {e}")))),
+                        let (secrets, keeper) = (self.cap.secrets.clone(), self.cap.keeper.clone());
+                        let stdout = std::mem::take(&mut ran.stdout);
+                        let received =
+                            receive(self.call, &place, &wanted, ran.exit_code, stdout, &secrets, &keeper).await;
+                        match received {
+                            Ok(stdout) => Some(stdout),
+                            Err(e) => return Ok(Err(error(e.code(), format!("`{name}` ran: {e}")))),
                         }
                     }
                 };
+                let mut filter = |text: &str| without_url_passwords(&self.call.redact(&place, text)).into_owned();
+                let stderr = ran.stderr.shown(MAX_OUTPUT, &mut filter);
+                let stdout = captured.unwrap_or_else(|| ran.stdout.shown(MAX_OUTPUT, &mut filter));
                 Ok(Ok(Output { exit_code: ran.exit_code, stdout, stderr }))
             }
             Err(e) => {
@@ -132,11 +136,14 @@ args = [[]]
     const CAPTURING: &str = r#"
 [[tool]]
 name = "probe"
-args = [["script", "json"], ["script", "text"], ["script", "open"]]
+args = [["script", "json"], ["script", "text"], ["script", "open"], ["script", "two"]]
 addresses = { PROBE_HOST = "neon" }
 [[tool.capture]]
 args = ["script", "json"]
-json = { "/connection_string" = "DATABASE_URL", "/absent" = "ABSENT_KEY" }
+json = { "/connection_string" = "DATABASE_URL" }
+[[tool.capture]]
+args = ["script", "two"]
+json = { "/key" = "A_KEY", "/absent" = "ABSENT_KEY" }
 [[tool.capture]]
 args = ["script", "text"]
 text = "DATABASE_URL_DIRECT"
@@ -163,7 +170,6 @@ esac
         let out = run(&mut rig, &["json"]).await.unwrap();
         assert_eq!(out.stdout, r#"{"connection_string":"{{secret:DATABASE_URL}}","host":"h","password":"[redacted]"}"#);
         assert_eq!(rig.cap.secrets.get("DATABASE_URL").unwrap().expose(), URL);
-        assert!(rig.cap.secrets.get("ABSENT_KEY").is_none());
 
         let out = run(&mut rig, &["text"]).await.unwrap();
         assert_eq!(out.stdout, "{{secret:DATABASE_URL_DIRECT}}");
@@ -181,9 +187,56 @@ esac
         assert!(rig.cap.secrets.get("DATABASE_URL_DIRECT").is_none());
         // A program that failed has nothing to keep.
         let dir = tempfile::tempdir().unwrap();
-        let mut rig = rig_of(CAPTURING, dir.path(), "echo 'no such project'; exit 1");
-        assert_eq!(run(&mut rig, &["text"]).await.unwrap().stdout, "no such project\n");
+        let mut rig = rig_of(CAPTURING, dir.path(), "echo 'npg_canary0008-and-more'; echo 'it failed' >&2; exit 1");
+        let out = run(&mut rig, &["text"]).await.unwrap();
+        assert_eq!((out.exit_code, out.stdout.as_str(), out.stderr.as_str()), (1, "", "it failed\n"));
         assert!(rig.cap.secrets.get("DATABASE_URL_DIRECT").is_none());
+        let script =
+            r#"echo '{"connection_string":"npg_canary0008-and-more"}'; echo 'got npg_canary0008-and-more' >&2; exit 1"#;
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig_of(CAPTURING, dir.path(), script);
+        let out = run(&mut rig, &["json"]).await.unwrap();
+        assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("", "got [redacted]\n"));
+        assert!(rig.cap.secrets.get("DATABASE_URL").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_no_credential_withholds_the_rest() {
+        for (printed, kept) in [
+            // Where the second one went is not known.
+            (r#"{"key":"first-secret-value","other":"npg_canary0009"}"#, true),
+            (r#"{"key":"short","absent":"second-secret-value","other":"npg_canary0009"}"#, false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut rig = rig_of(CAPTURING, dir.path(), &format!("echo '{printed}'"));
+            assert_eq!(run(&mut rig, &["two"]).await.unwrap().stdout, "");
+            assert_eq!(rig.secrets.exists("A_KEY"), kept);
+            assert!(rig.warnings().join("; ").contains("was withheld"), "{:?}", rig.warnings());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig_of(CAPTURING, dir.path(), "echo needs_consent; echo needs_consent >&2");
+        assert_eq!(run(&mut rig, &["text"]).await.unwrap_err().code, "secret-unfit");
+        assert!(!rig.call.redactor.finds(b"needs_consent") && !rig.secrets.exists("DATABASE_URL_DIRECT"));
+        let many = "yes '[1],' | head -n 150000 | tr -d '\\n'";
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig_of(CAPTURING, dir.path(), &format!("printf '['; {many}; printf '1]'"));
+        assert_eq!(run(&mut rig, &["json"]).await.unwrap_err().code, "too-large");
+    }
+
+    #[tokio::test]
+    async fn passwords_in_output_are_few_and_no_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "i=0; while [ $i -lt 17 ]; do echo https://u:password-number-$i@h/; i=$((i+1)); done";
+        let mut rig = rig_of(CAPTURING, dir.path(), script);
+        let e = run(&mut rig, &["open"]).await.unwrap_err();
+        assert!(e.code == "too-large" && e.message.contains("withheld"), "{} {}", e.code, e.message);
+        assert!(!rig.call.redactor.finds(b"password-number-1"));
+        let dir = tempfile::tempdir().unwrap();
+        let script = "for p in short needs_consent long-enough-1 long-enough-1; do echo https://u:$p@h/; echo $p; done";
+        let mut rig = rig_of(CAPTURING, dir.path(), script);
+        let out = run(&mut rig, &["open"]).await.unwrap();
+        let url = "https://u:[redacted]@h/";
+        assert_eq!(out.stdout, format!("{url}\nshort\n{url}\nneeds_consent\n{url}\n[redacted]\n{url}\n[redacted]\n"));
     }
 
     /// A program called `probe` that does what `script` says.

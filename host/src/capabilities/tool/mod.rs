@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::plugins::manifest::Manifest;
-use crate::secret::Secrets;
+use crate::secret::{Keeper, Secrets};
 
 /// The programs that this plugin may run, and where.
 pub struct Tools {
     policy: policy::Policy,
     programs: run::Programs,
     secrets: Arc<Secrets>,
+    keeper: Keeper,
     plain: BTreeMap<String, String>,
     cwd: PathBuf,
 }
@@ -27,6 +28,7 @@ impl Tools {
             policy: policy::Policy::new(manifest),
             programs: run::Programs::on_path(std::env::var_os("PATH")),
             secrets,
+            keeper: manifest.keeper(),
             plain: BTreeMap::new(),
             cwd,
         }

@@ -7,6 +7,7 @@ use crate::capabilities::MeterLimits;
 use crate::plugins::manifest::{
     DEFAULT_MEMORY, DbGrant, HttpService, Manifest, covers, default_deadline, parse_bytes, parse_duration,
 };
+use crate::plugins::vendors::{CountsAs, counts_as, from_root};
 use crate::plugins::withheld::{Wish, Withheld};
 
 impl OperatorPolicy {
@@ -39,14 +40,18 @@ impl OperatorPolicy {
     /// Whether anything of the service is left.
     fn narrow_service(&self, plugin: &str, service: &mut HttpService, taken: &mut Vec<Withheld>) -> bool {
         let name = service.service.clone();
+        let kin = counts_as(service);
         let mut refuse = |line| {
             taken.push(Withheld { wish: Wish::Service(name.clone()), line });
             false
         };
-        if let Some((section, services)) = self.rule(plugin, |r| r.services.as_ref())
-            && !covers_any(services, &name)
-        {
-            return refuse(format!("{} services = {}", header(section, ""), list(services, &name)));
+        if let Some((section, services)) = self.rule(plugin, |r| r.services.as_ref()) {
+            // Under another name it is still the vendor's.
+            let vendors = kin.iter().map(|k| k.service);
+            let vendor = vendors.clone().find(|_| !vendors.clone().any(|v| covers_any(services, v)));
+            if let Some(missing) = Some(name.as_str()).filter(|name| !covers_any(services, name)).or(vendor) {
+                return refuse(format!("{} services = {}", header(section, ""), list(services, missing)));
+            }
         }
         if let Some((section, hosts)) = self.rule(plugin, |r| r.hosts.as_ref()) {
             // One that cannot be read is no host that anyone allowed.
@@ -57,9 +62,11 @@ impl OperatorPolicy {
                 return refuse(format!("{} hosts = {}", header(section, ""), list(&texts, host)));
             }
         }
+        let base = service.base.clone();
+        let line = |route: &str| self.route_line(plugin, &name, &base, &kin, route);
         let routes = std::mem::take(&mut service.routes);
         for route in routes {
-            match self.route_line(plugin, &name, &route) {
+            match line(&route) {
                 None => service.routes.push(route),
                 Some(line) => {
                     taken.push(Withheld { wish: Wish::Route { service: name.clone(), route }, line });
@@ -67,25 +74,37 @@ impl OperatorPolicy {
             }
         }
         // A capture goes with its route, and stays as long as that does: without it the guest would see the secret.
-        service.capture.retain(|route, _| self.route_line(plugin, &name, route).is_none());
+        service.capture.retain(|route, _| line(route).is_none());
         !service.routes.is_empty()
     }
 
-    /// What in the policy would have to change for the route to be allowed; none if it is.
-    fn route_line(&self, plugin: &str, service: &str, route: &str) -> Option<String> {
-        for (section, rules) in self.sections(plugin) {
-            for key in [service, EVERY] {
-                let denied = rules.deny_routes.get(key).into_iter().flatten().find(|pattern| pattern.touches(route));
-                if let Some(pattern) = denied {
-                    return Some(format!(
-                        "{} {} without {:?}",
-                        header(section, ".deny-routes"),
-                        toml_key(key),
-                        pattern.text()
-                    ));
-                }
-            }
-        }
+    /// What in the policy would have to change for the route to be allowed; none if it is. Rules hold for the route as the manifest
+    /// writes it, and as it is below the base of each vendor's service that this one counts as; those that deny it everywhere, also
+    /// from the root of its host on.
+    fn route_line(&self, plugin: &str, service: &str, base: &str, kin: &[CountsAs], route: &str) -> Option<String> {
+        // One that cannot be put together cannot be opened either.
+        let whole = from_root(base, route).unwrap_or_else(|| route.to_owned());
+        let mut seen = vec![(service, route.to_owned())];
+        seen.extend(kin.iter().map(|k| (k.service, k.route(&whole))));
+        seen.dedup();
+        let denied = seen.iter().find_map(|(service, route)| self.denied(plugin, &[service, EVERY], route));
+        denied
+            .or_else(|| self.denied(plugin, &[EVERY], &whole))
+            .or_else(|| seen.iter().find_map(|(service, route)| self.not_allowed(plugin, service, route)))
+    }
+
+    fn denied(&self, plugin: &str, keys: &[&str], route: &str) -> Option<String> {
+        self.sections(plugin).find_map(|(section, rules)| {
+            keys.iter().find_map(|key| {
+                let mut patterns = rules.deny_routes.get(*key).into_iter().flatten();
+                let pattern = patterns.find(|pattern| pattern.touches(route))?;
+                let header = header(section, ".deny-routes");
+                Some(format!("{header} {} without {:?}", toml_key(key), pattern.text()))
+            })
+        })
+    }
+
+    fn not_allowed(&self, plugin: &str, service: &str, route: &str) -> Option<String> {
         let allowed = self.sections(plugin).find_map(|(section, rules)| {
             [service, EVERY].into_iter().find_map(|key| Some((section, key, rules.routes.get(key)?)))
         });
@@ -298,6 +317,47 @@ http-calls = 50
             lines(&left),
             ["http neon DELETE /projects/{project} | [plugin.x.deny-routes] neon without \"DELETE /projects/mine\""]
         );
+    }
+
+    #[test]
+    fn a_vendor_s_service_is_one_under_any_name_and_base() {
+        let narrow = |policy: &str, service: &str, base: &str, extra: &str| {
+            let about = ASKED.split("[[http]]").next().unwrap();
+            let asked = format!("{about}[[http]]\nservice = {service:?}\nbase = {base:?}\n{extra}\n");
+            OperatorPolicy::parse(policy).unwrap().narrow(&Manifest::parse(asked.as_bytes()).unwrap())
+        };
+        let deny = "[plugin.\"*\".deny-routes]\nneon = [\"DELETE /projects/{project}\"]\n";
+        for (service, base, route) in [
+            ("neon", "https://console.neon.tech", "DELETE /api/v2/projects/{project}"),
+            ("n", "https://console.neon.tech/api/v2", "DELETE /projects/{project}"),
+            ("n", "https://CONSOLE.neon.tech/api/v2/", "DELETE /projects/{project}"),
+            ("n", "https://console.neon.tech/api", "DELETE /v2/projects/{project}"),
+            ("n", "https://console.neon.tech/x/../api/v2/projects", "DELETE /{project}"),
+            ("trigger", "https://console.neon.tech", "DELETE /{a}/{b}/projects/{c}"),
+        ] {
+            let left = narrow(deny, service, base, &format!("routes = [{route:?}, \"GET /kept\"]"));
+            assert_eq!(left.http[0].routes, ["GET /kept"], "{service} {base} {route}");
+            let every = deny.replace("neon =", "\"*\" =");
+            let left = narrow(&every, service, base, &format!("routes = [{route:?}, \"GET /kept\"]"));
+            assert_eq!(left.http[0].routes, ["GET /kept"], "every service: {service} {base} {route}");
+        }
+        // Everywhere is everywhere, from the root of a host that psn knows nothing of on.
+        let admin = "[plugin.\"*\".deny-routes]\n\"*\" = [\"* /admin/**\"]\n";
+        assert!(narrow(admin, "web", "https://web.example/admin", "routes = [\"GET /users\"]").http.is_empty());
+        // What is allowed of the service is what is allowed of it under another name, and beside its base nothing is.
+        let allow = "[plugin.\"*\".routes]\nneon = [\"GET /**\"]\n";
+        let routes = "routes = [\"GET /api/v2/projects\", \"POST /api/v2/projects\"]";
+        let left = narrow(allow, "n", "https://console.neon.tech", routes);
+        assert_eq!(left.http[0].routes, ["GET /api/v2/projects"]);
+        let left = narrow("[plugin.\"*\"]\nservices = [\"n\"]\n", "n", "https://console.neon.tech", routes);
+        assert_eq!(lines(&left), ["http n | [plugin.\"*\"] services = [\"n\", \"neon\"]"]);
+        // Of two services at one place, the credential says which it is.
+        let deny = "[plugin.\"*\".deny-routes]\ntrigger-env = [\"GET /a\"]\n";
+        let signed = |secret: &str| format!("auth = {{ bearer = {secret:?} }}\nroutes = [\"GET /a\"]");
+        let left = |service: &str, secret: &str| narrow(deny, service, "https://api.trigger.dev", &signed(secret));
+        assert_eq!(left("trigger", "TRIGGER_ACCESS_TOKEN").http.len(), 1);
+        assert!(left("trigger", "TRIGGER_SECRET_KEY").http.is_empty());
+        assert!(left("t", "TRIGGER_ACCESS_TOKEN").http.is_empty());
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub(super) fn installed(bytes: Vec<u8>) -> Installed {
         granted_at: None,
         source: Source::Path("tester.wasm".into()),
     };
-    Installed::verified(bytes, lock, &OperatorPolicy::default()).unwrap()
+    Installed::verified(bytes, lock, &OperatorPolicy::default(), &[]).unwrap()
 }
 
 /// The component with further core modules, each instantiated once: what one module cannot have, several can.

@@ -120,6 +120,41 @@ async fn a_success_without_the_secret_is_reported_and_withheld() {
     }
 }
 
+#[tokio::test]
+async fn a_value_that_can_be_no_credential_is_refused_with_the_rest() {
+    for value in ["needs_consent", "\"type\":\"", "two words here", "run.interrupted"] {
+        let service =
+            Service::start(move |_, _| json(&serde_json::json!({ "uri": value, "more": "npg_Fresh6-and-long" }))).await;
+        let mut rig = rig(&service);
+        let e = send(&mut rig, request(Method::Get, "/projects/p/connection_uri?pooled=true")).await.unwrap_err();
+        assert_eq!((e.code.as_str(), e.sent), ("secret-unfit", true), "{value}: {}", e.message);
+        assert!(e.message.contains("DATABASE_URL") && !e.message.contains("npg_Fresh6"), "{}", e.message);
+        assert!(!rig.secrets.exists("DATABASE_URL") && !rig.call.redactor.finds(value.as_bytes()), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_very_many_values_is_too_large() {
+    let service = Service::start(|_, _| reply("200 OK", &[], &format!("[{}1]", "{\"a\":1},".repeat(150_000)))).await;
+    let e = get(&mut rig(&service)).await.unwrap_err();
+    assert_eq!((e.code.as_str(), e.sent), ("too-large", true), "{}", e.message);
+}
+
+/// What another has set is neither replaced nor asked for.
+#[tokio::test]
+async fn a_call_whose_answer_could_not_be_kept_is_not_made() {
+    let service = Service::start(|_, _| json(&serde_json::json!({ "uri": "npg_Fresh7-and-long" }))).await;
+    let tables = "[[http]]\nservice = \"neon\"\nbase = \"https://api.example.com\"\nroutes = [\"GET /key\"]\ncapture = { \"GET /key\" = { \"/uri\" = \"A_KEY\" } }\n";
+    let mut services = ServiceMap::vendors();
+    services.set("neon", service.base());
+    let foreign = crate::plugins::manifest::Manifest { own: false, ..manifest(tables) };
+    let mut rig = Rig::with_secrets(|secrets| Http::new(&foreign, &services, secrets).unwrap());
+    rig.secret("A_KEY", "of-a-person");
+    let e = send(&mut rig, request(Method::Get, "/key")).await.unwrap_err();
+    assert_eq!((e.code.as_str(), e.sent, service.seen().len()), ("denied", false, 0), "{}", e.message);
+    assert_eq!(rig.secrets.get("A_KEY").unwrap().expose(), "of-a-person");
+}
+
 /// What may be shown is a name that the hub keeps, and no secret: its absence gives nothing away.
 #[tokio::test]
 async fn a_missing_value_that_is_no_secret_withholds_nothing() {
@@ -266,8 +301,8 @@ impl SecretBackend for FullDisk {
         Ok([("NEON_API_KEY".to_owned(), Secret::new(KEY))].into())
     }
 
-    fn store(&self, name: &str, _: &Secret) -> Result<(), SecretError> {
-        Err(SecretError::NotKept { name: name.to_owned(), reason: "no space left on device".into() })
+    fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
+        Err(SecretError::NotKept { name: values[0].0.to_owned(), reason: "no space left on device".into() })
     }
 }
 
