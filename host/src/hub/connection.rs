@@ -275,6 +275,21 @@ pub(super) fn passes(sqlstate: &str) -> bool {
     sqlstate.starts_with("57P") || sqlstate == "53300" || sqlstate.starts_with("08")
 }
 
+/// PgBouncer's state for whatever it says itself.
+const POOLER_STATE: &str = "08P01";
+/// What PgBouncer answers, while a client logs in, to a wrong password and to a role that it does not know. Its state is the same for
+/// these and for what passes (a server that is down, a full pool), so here its words decide: those of src/client.c, unchanged from 1.12
+/// to 1.25.
+const POOLER_REFUSALS: [&str; 3] = ["SASL authentication failed", "password authentication failed", "no such user"];
+const INVALID_PASSWORD: &str = "28P01";
+
+/// The state of an error that came while logging in: a pooler's refusal gets the one that Postgres has for it.
+fn login_state(sqlstate: &str, message: &str) -> String {
+    let refused = sqlstate == POOLER_STATE && POOLER_REFUSALS.contains(&message);
+    if refused { INVALID_PASSWORD } else { sqlstate }.to_owned()
+}
+
+/// Of an attempt to log in.
 fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
     let (host, port) = (url.host.clone(), url.port);
     let tls =
@@ -287,8 +302,8 @@ fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
         }
         sqlx::Error::Io(e) => Attempt::later(url, e.to_string()),
         sqlx::Error::Database(e) => {
-            let sqlstate = e.code().unwrap_or_default().into_owned();
             let reason = e.message().to_owned();
+            let sqlstate = login_state(&e.code().unwrap_or_default(), &reason);
             if passes(&sqlstate) {
                 return Attempt::later(url, reason);
             }
