@@ -62,6 +62,8 @@ pub trait SecretBackend: Send + Sync {
     fn load(&self) -> Result<BTreeMap<String, Secret>, SecretError>;
     /// Keeps a value durably before it returns.
     fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError>;
+    /// Forgets a value durably before it returns. What a person brought stays.
+    fn remove(&self, name: &str) -> Result<(), SecretError>;
 }
 
 /// The live secrets of one process. Every value that enters is registered with the redactor first.
@@ -114,6 +116,13 @@ impl Secrets {
         Ok(())
     }
 
+    /// It is no longer kept. The redactor goes on looking for it.
+    pub fn remove(&self, name: &str) -> Result<(), SecretError> {
+        self.backend.remove(name)?;
+        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
+        Ok(())
+    }
+
     /// Random bytes, hex encoded, unless the secret exists.
     pub fn generate(&self, name: &str, bytes: usize) -> Result<(), SecretError> {
         if self.exists(name) {
@@ -159,6 +168,11 @@ impl SecretBackend for MemoryBackend {
 
     fn store(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value.clone());
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), SecretError> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
         Ok(())
     }
 }

@@ -369,6 +369,21 @@ mod tests {
         assert_eq!(Purpose::App.secret_name(), "DATABASE_URL_APP");
     }
 
+    #[test]
+    fn what_a_pooler_refuses_is_told_from_what_passes() {
+        for refusal in POOLER_REFUSALS {
+            assert_eq!(login_state("08P01", refusal), "28P01");
+            assert_eq!(login_state("08006", refusal), "08006");
+        }
+        for passing in [
+            "server login has been failing, try again later (server_login_retry)",
+            "query_wait_timeout",
+            "pgbouncer cannot connect to server",
+        ] {
+            assert!(passes(&login_state("08P01", passing)), "{passing}");
+        }
+    }
+
     #[tokio::test]
     async fn a_port_where_nothing_listens_is_given_up_on_with_a_fix() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
