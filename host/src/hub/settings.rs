@@ -128,7 +128,8 @@ impl Settings {
         // What could not be read back, or says something else besides, is not written.
         let mut after = Self::parse(&changed)?.values;
         let mut expected = before.values;
-        (after.remove(name), expected.remove(name));
+        after.remove(name);
+        expected.remove(name);
         if after != expected {
             return Err(wrong("it cannot be changed without changing another"));
         }

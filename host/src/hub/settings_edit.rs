@@ -41,18 +41,32 @@ pub(super) fn unset(text: &str, path: &[&str]) -> Option<String> {
         _ => return by_document(text, path, None),
     };
     let (from, to) = (line_start(text, table.key(key)?.span()?.start), line_end(text, span.end));
-    let rest = [&text[..from], &text[to..]].concat();
-    if table.is_dotted() || table.is_implicit() || table.len() > 1 {
-        return Some(rest);
+    let mut text = [&text[..from], &text[to..]].concat();
+    for depth in (1..=tables.len()).rev() {
+        match without_empty(&text, &tables[..depth])? {
+            Some(pruned) => text = pruned,
+            None => break,
+        }
     }
-    let header = line_start(text, table.span()?.start);
-    let body = line_end(text, header);
-    // Comments under the header belong to it, and keep it.
-    if rest[body..].lines().next().is_some_and(is_comment) || body != from {
-        return Some(rest);
+    Some(text)
+}
+
+/// Without the header of a table that has nothing under it, not even a comment, and the blank line above; `None` where it has.
+fn without_empty(text: &str, path: &[&str]) -> Option<Option<String>> {
+    let document = Document::parse(text).ok()?;
+    let table = match find(document.as_table(), path) {
+        Some(Item::Table(table)) if table.is_dotted() => return Some(None),
+        Some(Item::Table(table)) if !table.is_implicit() => table,
+        _ => return Some(Some(text.to_owned())),
+    };
+    let start = table.span()?.start;
+    let (header, body, end) =
+        (line_start(text, start), line_end(text, start), section_end(text, document.as_table(), start));
+    if !table.is_empty() || !text[body..end].trim().is_empty() {
+        return Some(None);
     }
-    let above = rest[..header].strip_suffix(newline(text)).filter(|a| a.is_empty() || a.ends_with('\n'));
-    Some([above.unwrap_or(&rest[..header]), &rest[body..]].concat())
+    let above = text[..header].strip_suffix(newline(text)).filter(|a| a.is_empty() || a.ends_with('\n'));
+    Some(Some([above.unwrap_or(&text[..header]), &text[body..]].concat()))
 }
 
 /// Where the text has no line of its own for the value: `neon = { region = "…" }`, `neon.region = "…"`.
@@ -82,9 +96,7 @@ fn find<'a>(root: &'a Table, path: &[&str]) -> Option<&'a Item> {
 /// Behind the commented-out line of the same name, if the table has one; else behind its last value and the comments that follow it.
 fn place(text: &str, root: &Table, table: &Table, key: &str) -> Option<usize> {
     let header = table.span()?.start;
-    let mut headers = Vec::new();
-    collect_headers(root, &mut headers);
-    let end = headers.into_iter().filter(|h| *h > header).min().map_or(text.len(), |next| line_start(text, next));
+    let end = section_end(text, root, header);
     let first = line_end(text, header);
     let example = lines(text, first, end).find(|(line, _)| {
         let commented = line.trim_start().strip_prefix('#').and_then(|l| l.trim_start().strip_prefix(key));
@@ -96,6 +108,13 @@ fn place(text: &str, root: &Table, table: &Table, key: &str) -> Option<usize> {
     let last = last_value(table).map_or(first, |end| line_end(text, end));
     let comments = lines(text, last, end).take_while(|(line, _)| is_comment(line));
     Some(comments.last().map_or(last, |(_, end_of_line)| end_of_line))
+}
+
+/// Where the next table's header begins.
+fn section_end(text: &str, root: &Table, header: usize) -> usize {
+    let mut headers = Vec::new();
+    collect_headers(root, &mut headers);
+    headers.into_iter().filter(|h| *h > header).min().map_or(text.len(), |next| line_start(text, next))
 }
 
 fn collect_headers(table: &Table, into: &mut Vec<usize>) {
@@ -199,6 +218,8 @@ mod tests {
         assert_eq!(take(mine, "a.x"), mine.replace("x = 1 # one\n", ""));
         assert_eq!(take(mine, "b.y"), "# top\n[a] # mine\nx = 1 # one\n# after\n\n# of b\n[b]\n# last");
         assert_eq!(take(mine, "no.such"), mine);
+        assert_eq!(take("[z]\nx = 1\n\n[a]\n\n[a.b]\n\n[a.b.c]\nd = 5\n", "a.b.c.d"), "[z]\nx = 1\n");
+        assert_eq!(take("[a]\nx = 1\n\n[a.b]\ny = 1\n\n[c]\nz = 1\n", "a.b.y"), "[a]\nx = 1\n\n[c]\nz = 1\n");
         // Forms without lines.
         let same = |text: String, other: &str| assert_eq!(text.replace(' ', ""), other.replace(' ', ""));
         same(put("n = { r = \"a\" }\n", "n.o", "b"), "n = { r = \"a\", o = \"b\" }\n");
