@@ -89,6 +89,8 @@ pub trait SecretBackend: Send + Sync {
     fn load(&self) -> Result<BTreeMap<String, Secret>, SecretError>;
     /// Keeps the values durably, all or none of them, before it returns.
     fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError>;
+    /// Forgets a value durably before it returns. What a person brought stays.
+    fn remove(&self, name: &str) -> Result<(), SecretError>;
 }
 
 /// The live secrets of one process. Every value that enters is registered with the redactor first.
@@ -164,6 +166,13 @@ impl Secrets {
         self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), value);
     }
 
+    /// It is no longer kept. The redactor goes on looking for it.
+    pub fn remove(&self, name: &str) -> Result<(), SecretError> {
+        self.backend.remove(name)?;
+        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
+        Ok(())
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Secret>> {
         // A panic while the lock was held cannot leave the map half changed: insert is the last thing done under it.
         self.values.read().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -206,6 +215,11 @@ impl SecretBackend for MemoryBackend {
     fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
         let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         kept.extend(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).clone())));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), SecretError> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
         Ok(())
     }
 }

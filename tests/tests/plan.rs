@@ -63,9 +63,12 @@ fn a_plan_is_what_setup_does_and_holds_until_something_changes() {
     let text = std::fs::read_to_string(&path).unwrap();
     let plan: Value = serde_json::from_str(&text).unwrap();
     let digest = plan["steps"][1]["component_sha256"].as_str().unwrap();
-    for (there, instead) in [(digest, "0".repeat(64)), (plan["hub_id"].as_str().unwrap(), "0123abcd".to_owned())] {
+    for (there, instead, code) in [
+        (digest, "0".repeat(64), "plan.stale"),
+        (plan["hub_id"].as_str().unwrap(), "0123abcd".to_owned(), "plan.other-folder"),
+    ] {
         std::fs::write(&path, text.replace(there, &instead)).unwrap();
-        assert_code(&m.psn(&["apply", "plan.json"]).exits(1), "plan.stale");
+        assert_code(&m.psn(&["apply", "plan.json"]).exits(1), code);
     }
 
     // What is no plan.

@@ -3,6 +3,7 @@ use psn_tests::points::{Moment, Seam};
 use psn_tests::rig::{Case, Rig};
 use psn_tests::sample;
 use serde_json::Value;
+use sqlx::Connection as _;
 
 const SETUP: [&str; 2] = ["run", "setup"];
 /// Points of a sampled run: a hub each.
@@ -115,6 +116,18 @@ fn what_was_adopted_is_left_alone() {
     std::fs::remove_dir_all(case.folder.join(".psn/state")).unwrap();
     case.psn(&SETUP).answer.exits(0);
 
+    // What a plugin that is no longer installed left behind.
+    let url: sqlx::postgres::PgConnectOptions = case.secret("DATABASE_URL_DIRECT").unwrap().parse().unwrap();
+    let url = url.ssl_root_cert(rig.machine.home().join("local-hub/tls/ca.pem"));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut owner = sqlx::PgConnection::connect_with(&url).await.unwrap();
+        let left = "CREATE ROLE psn_plugin_gone; GRANT CONNECT ON DATABASE hub TO psn_plugin_gone";
+        sqlx::raw_sql(left).execute(&mut owner).await.unwrap();
+    });
+    let hub_env = case.folder.join("config/hub.env");
+    let text = std::fs::read_to_string(&hub_env).unwrap();
+    std::fs::write(&hub_env, text + "DATABASE_URL_PLUGIN_GONE=postgresql://of-a-removed-plugin\n").unwrap();
+
     let planned = case.psn(&["teardown"]).answer;
     let neon = planned.event(|e| e["step"] == "neon-provision");
     assert!(neon["status"] == "skipped" && neon["message"].as_str().unwrap().contains("adopted"), "{neon}");
@@ -125,8 +138,10 @@ fn what_was_adopted_is_left_alone() {
     }
     assert_eq!((case.neon_projects().len(), case.trigger_projects().len()), (1, 1));
     let roles = done.event(|e| e["step"] == "migrate" && e["status"] != "running");
-    assert!(roles["message"].as_str().unwrap().contains("psn_app"), "psn's roles go: {roles}");
-    assert_eq!(case.secret("DATABASE_URL"), None);
+    for role in ["psn_app", "psn_plugin_watchdog", "psn_plugin_gone"] {
+        assert!(roles["message"].as_str().unwrap().contains(role), "psn's roles go: {roles}");
+    }
+    assert_eq!((case.secret("DATABASE_URL"), case.secret("DATABASE_URL_PLUGIN_GONE")), (None, None));
 
     // And it can be taken up again.
     case.psn(&SETUP).answer.exits(0);

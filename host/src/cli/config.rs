@@ -2,12 +2,15 @@
 use serde_json::json;
 
 use super::args::{Config, Hub};
+use super::run::distance;
 use super::{Context, Done};
 use crate::error::CodedError;
-use crate::events::Event;
-use crate::hub::{HubKind, Settings};
+use crate::events::{Event, Level};
+use crate::hub::{HubKind, ProjectDir, Settings};
 use crate::pipeline::session::find_project;
 use crate::pipeline::switch::switch;
+use crate::pipeline::{FIRST_PARTY, KnownSettings};
+use crate::plugins::registry::Registry;
 
 const HUB_KIND: &str = "hub.kind";
 
@@ -24,6 +27,7 @@ pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedEr
         }
         Config::Set { name, value } => {
             Settings::set(&project, &name, &value)?;
+            warn_of_unknown(context, &project, &name);
             json!({ "name": name, "value": value })
         }
         Config::Unset { name } => {
@@ -46,6 +50,27 @@ pub(super) fn config(context: &Context, command: Config) -> Result<Done, CodedEr
     context.events.emit(&Event::Result { command: "config".to_owned(), data });
     Ok(Done::Ok)
 }
+
+/// What nobody reads yet may be for a plugin that is added later, so it is set all the same.
+fn warn_of_unknown(context: &Context, project: &ProjectDir, name: &str) {
+    let known = KnownSettings::of(&Registry::open(project.path(), FIRST_PARTY));
+    if known.has(name) {
+        return;
+    }
+    let mut near: Vec<(usize, &str)> = known.names().map(|k| (distance(k, name), k)).collect();
+    near.retain(|(distance, _)| *distance <= NEAR);
+    near.sort_unstable();
+    let near: Vec<&str> = near.into_iter().take(NEAREST).map(|(_, name)| name).collect();
+    let message = match near.as_slice() {
+        [] => format!("neither psn nor a plugin here reads the setting {name}"),
+        near => format!("neither psn nor a plugin here reads the setting {name}; near it are {}", near.join(", ")),
+    };
+    context.events.log(Level::Warn, "psn", message);
+}
+
+/// Letters that a name and a misspelt one differ in.
+const NEAR: usize = 4;
+const NEAREST: usize = 3;
 
 pub(super) fn hub(context: &Context, command: &Hub) -> Result<Done, CodedError> {
     let Hub::Use { kind } = command;

@@ -24,10 +24,11 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Output, SCHEMA_NAME, Summary, Unwritten};
-use crate::hub::{HubKind, Settings};
-use crate::pipeline::session::{find_project, hub_kind};
+use crate::hub::{EnvFiles, HubKind, Settings};
+use crate::pipeline::session::{KIND_MARK, find_project, hub_kind};
 use crate::redact::Redactor;
 use crate::runtime::compile;
+use crate::secret::SecretBackend as _;
 use args::{Args, Command};
 pub use exit::Exit;
 
@@ -183,11 +184,12 @@ fn context(args: &Args) -> Context {
     }
 }
 
-/// The hub that the command is about: the flag, else the settings where they can be read, else local. A problem with them is the
-/// command's to tell.
+/// The hub that the command is about, as far as the folder's files can be read. A problem with them is the command's to tell.
 fn hub_of(common: &args::Common) -> HubKind {
-    let settings = find_project(common.project.as_deref(), false).ok().and_then(|p| Settings::load(&p).ok());
-    hub_kind(common.hub, &settings.unwrap_or_default())
+    let project = find_project(common.project.as_deref(), false).ok();
+    let settings = project.as_ref().and_then(|p| Settings::load(p).ok()).unwrap_or_default();
+    let kept = project.and_then(|p| EnvFiles::new(&p).load().ok()).unwrap_or_default();
+    hub_kind(common.hub, &settings, kept.get(KIND_MARK))
 }
 
 /// Ctrl-C, or the SIGTERM of whoever started psn: caught from here on, not from when it is first waited for.

@@ -108,7 +108,7 @@ pub(super) fn nearest<'n>(names: &'n [String], typed: &str) -> Option<&'n str> {
 }
 
 /// Levenshtein's distance; both words are short.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().take(64).enumerate() {

@@ -6,7 +6,7 @@ use crate::error::CodedError;
 use crate::events::Event;
 use crate::hub::HubKind;
 use crate::hub::{EnvFiles, Settings};
-use crate::pipeline::session::{find_project, hub_kind};
+use crate::pipeline::session::{KIND_MARK, find_project, hub_kind};
 use crate::pipeline::{self, FIRST_PARTY, Ledger, RunLock, SETUP, Session, home};
 use crate::plugins::manifest::World;
 use crate::plugins::registry::{Registry, RegistryError};
@@ -21,8 +21,8 @@ pub(super) async fn drift(context: &Context) -> Result<Done, CodedError> {
 pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), false)?;
     let settings = Settings::load(&project)?;
-    let kind = hub_kind(context.common.hub, &settings);
     let secrets = EnvFiles::new(&project).load()?;
+    let kind = hub_kind(context.common.hub, &settings, secrets.get(KIND_MARK));
     for (name, value) in &secrets {
         if !is_public(name) {
             context.redactor.register(value);
@@ -30,7 +30,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
     }
     let public = |name: &str| secrets.get(name).map(|s| s.expose().to_owned());
     let hub_id = public("PSN_HUB_ID");
-    let ledger = hub_id.as_ref().map(|id| Ledger::open(&project, id)).unwrap_or_default();
+    let ledger = hub_id.as_ref().map(|id| Ledger::open(&project, id)).transpose()?.unwrap_or_default();
 
     let mut steps = Map::new();
     let mut missing = Vec::new();

@@ -17,10 +17,17 @@ const LOCK_POLL: Duration = Duration::from_millis(5);
 /// the next writer, and so that one line in .gitignore covers them.
 pub const TEMP_SUFFIX: &str = ".psn-tmp";
 
+/// What was being done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Read,
+    Write,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be {}: {source}", match direction { Direction::Read => "read", Direction::Write => "written" })]
+    Io { path: PathBuf, source: io::Error, direction: Direction },
     #[error("{0} is a symbolic link; psn writes secrets to plain files only")]
     Symlink(PathBuf),
     #[error("{0} is not a plain file")]
@@ -31,13 +38,11 @@ pub enum FileError {
 
 impl FileError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> FileError {
-        move |source| FileError::Io { path: path.to_owned(), source }
+        move |source| FileError::Io { path: path.to_owned(), source, direction: Direction::Write }
     }
 
-    /// Whether the folder or the file may not be written by this account.
-    pub fn is_permission(&self) -> bool {
-        matches!(self, FileError::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem))
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> FileError {
+        move |source| FileError::Io { path: path.to_owned(), source, direction: Direction::Read }
     }
 }
 
@@ -104,13 +109,13 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         Err(e) if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::LOOP) => {
             return Err(FileError::Symlink(path.to_owned()));
         }
-        Err(e) => return Err(FileError::io(path)(e)),
+        Err(e) => return Err(FileError::read(path)(e)),
     };
-    if !file.metadata().map_err(FileError::io(path))?.is_file() {
+    if !file.metadata().map_err(FileError::read(path))?.is_file() {
         return Err(FileError::NotAFile(path.to_owned()));
     }
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file, &mut bytes).map_err(FileError::io(path))?;
+    io::Read::read_to_end(&mut file, &mut bytes).map_err(FileError::read(path))?;
     Ok(Some(bytes))
 }
 

@@ -293,6 +293,21 @@ pub(super) fn passes(sqlstate: &str) -> bool {
     sqlstate.starts_with("57P") || sqlstate == "53300" || sqlstate.starts_with("08")
 }
 
+/// PgBouncer's state for whatever it says itself.
+const POOLER_STATE: &str = "08P01";
+/// What PgBouncer answers, while a client logs in, to a wrong password and to a role that it does not know. Its state is the same for
+/// these and for what passes (a server that is down, a full pool), so here its words decide: those of src/client.c, unchanged from 1.12
+/// to 1.25.
+const POOLER_REFUSALS: [&str; 3] = ["SASL authentication failed", "password authentication failed", "no such user"];
+const INVALID_PASSWORD: &str = "28P01";
+
+/// The state of an error that came while logging in: a pooler's refusal gets the one that Postgres has for it.
+fn login_state(sqlstate: &str, message: &str) -> String {
+    let refused = sqlstate == POOLER_STATE && POOLER_REFUSALS.contains(&message);
+    if refused { INVALID_PASSWORD } else { sqlstate }.to_owned()
+}
+
+/// Of an attempt to log in.
 fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
     let (host, port) = (url.host.clone(), url.port);
     let tls =
@@ -305,8 +320,8 @@ fn classify(url: &HubUrl, error: &sqlx::Error) -> Attempt {
         }
         sqlx::Error::Io(e) => Attempt::later(url, e.to_string()),
         sqlx::Error::Database(e) => {
-            let sqlstate = e.code().unwrap_or_default().into_owned();
             let reason = e.message().to_owned();
+            let sqlstate = login_state(&e.code().unwrap_or_default(), &reason);
             if passes(&sqlstate) {
                 return Attempt::later(url, reason);
             }
@@ -386,6 +401,21 @@ mod tests {
     fn names_of_secrets() {
         assert_eq!(Purpose::Plugin("my-plugin2".into()).secret_name(), "DATABASE_URL_PLUGIN_MY_PLUGIN2");
         assert_eq!(Purpose::App.secret_name(), "DATABASE_URL_APP");
+    }
+
+    #[test]
+    fn what_a_pooler_refuses_is_told_from_what_passes() {
+        for refusal in POOLER_REFUSALS {
+            assert_eq!(login_state("08P01", refusal), "28P01");
+            assert_eq!(login_state("08006", refusal), "08006");
+        }
+        for passing in [
+            "server login has been failing, try again later (server_login_retry)",
+            "query_wait_timeout",
+            "pgbouncer cannot connect to server",
+        ] {
+            assert!(passes(&login_state("08P01", passing)), "{passing}");
+        }
     }
 
     #[tokio::test]

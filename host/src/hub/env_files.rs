@@ -45,7 +45,7 @@ impl EnvFilesError {
                 self.to_string(),
                 [format!("Ask for another value of {name}: letters, digits and _ . - are safe")],
             ),
-            EnvFilesError::File(e) => super::project::file_error(e),
+            EnvFilesError::File(e) => e.coded(),
             EnvFilesError::Git(e) => super::project::git_error(e),
         }
     }
@@ -109,7 +109,7 @@ impl EnvFiles {
     }
 
     /// Takes the lines of these names out of hub.env. What a person brought stays.
-    pub fn remove(&self, names: &[&str]) -> Result<(), EnvFilesError> {
+    pub fn remove_lines(&self, names: &[&str]) -> Result<(), EnvFilesError> {
         let _lock = Lock::exclusive(&self.lock)?;
         let mut env = self.read(HUB_ENV)?;
         if !names.iter().any(|name| env.get(name).is_some()) {
@@ -144,6 +144,10 @@ impl SecretBackend for EnvFiles {
 
     fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
         self.write_all(values).map_err(|e| Box::new(e.coded()).into())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), SecretError> {
+        self.remove_lines(&[name]).map_err(|e| Box::new(e.coded()).into())
     }
 }
 

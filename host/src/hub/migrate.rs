@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Row as _};
 
 use super::catalog::catalog_checks;
 use super::connection::{ConnectError, Purpose, TlsRoots, connect, passes};
+use super::leftovers::{self, Leftover};
 use super::migrations::{FIRST_OF_PROJECT, FOLDER, Migrations, MigrationsError};
 use super::patience::Patience;
 use super::roles::{self, Plans, RolesError};
@@ -280,7 +281,7 @@ async fn attempt(
         report.applied = report.pending_before.iter().copied().filter(is_applied).collect();
     }
 
-    let Plans { plans, unknown } = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
+    let Plans { plans, unknown, leftovers } = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
     steps += plans.iter().filter(|p| !p.is_done()).count();
     for (done, plan) in plans.iter().filter(|p| !p.is_done()).enumerate() {
         progress(events, before.pending.len() + done, steps, format!("Role {}", plan.role));
@@ -292,6 +293,10 @@ async fn attempt(
         if !plan.login && plan.moved {
             report.grants_changed.extend(plan.words().into_iter().take(1));
         }
+    }
+    for leftover in &leftovers {
+        leftovers::drop(&mut owner, secrets, leftover).await?;
+        report.grants_changed.push(leftover.words());
     }
     report.checks = catalog_checks(&mut owner).await;
     report.checks.extend(unknown.iter().map(unknown_grant));
@@ -346,8 +351,9 @@ async fn look(
     let mut facts = versions(&mut owner, migrations).await?;
     // Before the tables are there, what a role lacks cannot be told from what is missing.
     if facts.pending.is_empty() {
-        let Plans { plans, .. } = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
+        let Plans { plans, leftovers, .. } = roles::plan(&mut owner, secrets, tls, plugins, deadline).await?;
         facts.roles = plans.iter().flat_map(roles::RolePlan::words).collect();
+        facts.roles.extend(leftovers.iter().map(Leftover::words));
     }
     let _ = sqlx::Connection::close(owner).await;
     Ok(facts)

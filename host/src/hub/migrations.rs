@@ -35,7 +35,7 @@ pub enum MigrationsError {
 impl MigrationsError {
     pub fn coded(&self) -> CodedError {
         match self {
-            MigrationsError::File(e) => super::project::file_error(e),
+            MigrationsError::File(e) => e.coded(),
             MigrationsError::BadFile { file, .. } => CodedError::new(
                 "migrate.bad-file",
                 self.to_string(),
@@ -120,11 +120,11 @@ fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>, MigrationsError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(FileError::io(folder)(e).into()),
+        Err(e) => return Err(FileError::read(folder)(e).into()),
     };
     let mut files = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(FileError::io(folder))?;
+        let entry = entry.map_err(FileError::read(folder))?;
         if let Ok(name) = entry.file_name().into_string()
             && name.ends_with(".sql")
         {

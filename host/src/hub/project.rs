@@ -79,29 +79,8 @@ impl ProjectError {
                     "cd to the folder of your hub, or name it with --project DIR".to_owned(),
                 ],
             ),
-            ProjectError::File(e) => file_error(e),
+            ProjectError::File(e) => e.coded(),
             ProjectError::Git(e) => git_error(e),
-        }
-    }
-}
-
-/// A file that could not be read or written, as an error for people.
-pub(crate) fn file_error(e: &FileError) -> crate::error::CodedError {
-    use crate::error::CodedError;
-    match e {
-        FileError::Io { path, .. } if e.is_permission() => CodedError::new(
-            "config.not-writable",
-            format!("psn may not write {}: {e}", path.display()),
-            [format!("ls -ld {}", parent(path).display())],
-        ),
-        FileError::Io { path, .. } => {
-            CodedError::new("config.io", e.to_string(), [format!("ls -ld {}", parent(path).display())])
-        }
-        FileError::Symlink(path) | FileError::NotAFile(path) => {
-            CodedError::new("config.not-a-file", e.to_string(), [format!("mv {0} {0}.old", path.display())])
-        }
-        FileError::Locked { path } => {
-            CodedError::new("config.locked", e.to_string(), [format!("fuser -v {}", path.display())]).retryable()
         }
     }
 }
@@ -121,7 +100,7 @@ pub struct ProjectDir(PathBuf);
 impl ProjectDir {
     /// The nearest folder upwards of `start` that holds a `config/`.
     pub fn discover(start: &Path) -> Result<Self, ProjectError> {
-        let start = std::path::absolute(start).map_err(FileError::io(start))?;
+        let start = std::path::absolute(start).map_err(FileError::read(start))?;
         start
             .ancestors()
             .find(|a| a.join("config").is_dir())
@@ -131,7 +110,7 @@ impl ProjectDir {
 
     /// This folder, whether it holds a `config/` already or [`ProjectDir::lay_out`] is to make one.
     pub fn at(path: &Path) -> Result<Self, ProjectError> {
-        Ok(Self(std::path::absolute(path).map_err(FileError::io(path))?))
+        Ok(Self(std::path::absolute(path).map_err(FileError::read(path))?))
     }
 
     pub fn path(&self) -> &Path {

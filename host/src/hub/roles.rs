@@ -1,9 +1,10 @@
 //! psn's roles: made in SQL, with a password each, and with exactly the rights that the plugins' manifests ask for.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use super::connection::{ConnectError, HubUrl, POOLED_URL, Purpose, TlsRoots, connect_url, with_role};
+use super::leftovers::{self, Leftover};
 use super::scram;
 use crate::capabilities::Deadline;
 use crate::plugins::manifest::Manifest;
@@ -89,6 +90,8 @@ pub struct Plans {
     pub plans: Vec<RolePlan>,
     /// Plugins that ask for what is not there: no role is made for one, and the one that it has may do nothing. The others go on.
     pub unknown: Vec<RolesError>,
+    /// Of plugins that are no longer installed.
+    pub leftovers: Vec<Leftover>,
 }
 
 /// Looks at all roles, changes nothing.
@@ -122,7 +125,8 @@ pub async fn plan(
         };
         plans.push(plan);
     }
-    Ok(Plans { plans, unknown })
+    let leftovers = leftovers::plan(owner, secrets, plugins).await?;
+    Ok(Plans { plans, unknown, leftovers })
 }
 
 /// Does what the plan says. Run again after a crash at any point it ends the same.
@@ -169,15 +173,14 @@ pub async fn apply(
     Ok(())
 }
 
-/// Drops psn's roles and everything that was granted to them. A role owns nothing: psn makes all things as the database's owner.
+/// Drops psn's roles and everything that was granted to them, those of plugins that are no longer installed too.
 pub async fn drop_all(owner: &mut PgConnection, plugins: &[Manifest]) -> Result<Vec<String>, RolesError> {
-    let plugins = plugins.iter().filter(|m| !m.db.is_empty()).map(|m| plugin_role(&m.plugin.name));
+    let mut roles: BTreeSet<String> = leftovers::plugin_roles(owner).await?.into_iter().collect();
+    roles.extend(plugins.iter().filter(|m| !m.db.is_empty()).map(|m| plugin_role(&m.plugin.name)));
+    roles.insert(APP_ROLE.to_owned());
     let mut dropped = Vec::new();
-    for role in plugins.chain([APP_ROLE.to_owned()]) {
-        if role_exists(owner, &role).await? {
-            // Only a member may take back what was granted to a role. One transaction, and the membership goes with the role.
-            let sql = format!("GRANT {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}");
-            execute(owner, sql, format!("dropping the role {role}")).await?;
+    for role in roles {
+        if leftovers::drop_role(owner, &role).await? {
             dropped.push(role);
         }
     }
@@ -298,7 +301,7 @@ fn pooled(secrets: &Secrets) -> Result<(Secret, HubUrl), ConnectError> {
     Ok((url, pooled))
 }
 
-async fn role_exists(owner: &mut PgConnection, role: &str) -> Result<bool, RolesError> {
+pub(super) async fn role_exists(owner: &mut PgConnection, role: &str) -> Result<bool, RolesError> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1)")
         .bind(role)
         .fetch_one(owner)
@@ -306,7 +309,7 @@ async fn role_exists(owner: &mut PgConnection, role: &str) -> Result<bool, Roles
         .map_err(sql_error("looking at the roles"))
 }
 
-async fn execute(owner: &mut PgConnection, sql: String, what: String) -> Result<(), RolesError> {
+pub(super) async fn execute(owner: &mut PgConnection, sql: String, what: String) -> Result<(), RolesError> {
     // Simple protocol: DDL has no parameters, and names here are made of a manifest's checked kebab case.
     match sqlx::raw_sql(AssertSqlSafe(sql)).execute(owner).await {
         Ok(_) => Ok(()),

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::atomic_file::{self, FileError};
 use super::project::{PSN_TOML, ProjectDir, SERVICES_TOML};
+use super::settings_edit;
 use crate::error::CodedError;
 use crate::plugins::manifest::is_kebab;
 
@@ -47,7 +48,7 @@ pub enum SettingsError {
 impl SettingsError {
     pub fn coded(&self) -> CodedError {
         match self {
-            SettingsError::File(e) => super::project::file_error(e),
+            SettingsError::File(e) => e.coded(),
             SettingsError::NotUtf8 { file } | SettingsError::Toml { file, .. } | SettingsError::Value { file, .. } => {
                 CodedError::new("config.settings", self.to_string(), [format!("${{EDITOR:-vi}} {file}")])
             }
@@ -96,29 +97,20 @@ impl Settings {
         self.values.clone()
     }
 
-    /// Writes one value into config/psn.toml; comments and order stay.
+    /// Writes one value into config/psn.toml; everything else stays as it is.
     pub fn set(project: &ProjectDir, name: &str, value: &str) -> Result<(), SettingsError> {
-        Self::edit(project, name, |table, key| {
-            table[key] = match (value.parse::<i64>(), value.parse::<bool>()) {
-                (Ok(n), _) if n.to_string() == value => toml_edit::value(n),
-                (_, Ok(b)) => toml_edit::value(b),
-                _ => toml_edit::value(value),
-            };
-        })
+        Self::edit(project, name, |text, path| settings_edit::set(text, path, value))
     }
 
     /// Takes one value out of config/psn.toml. One that is not there is fine.
     pub fn unset(project: &ProjectDir, name: &str) -> Result<(), SettingsError> {
-        Self::edit(project, name, |table, key| {
-            table.remove(key);
-        })
+        Self::edit(project, name, settings_edit::unset)
     }
 
-    /// In the table that the name leads to.
     fn edit(
         project: &ProjectDir,
         name: &str,
-        change: impl FnOnce(&mut toml_edit::Table, &str),
+        change: impl FnOnce(&str, &[&str]) -> Option<String>,
     ) -> Result<(), SettingsError> {
         let wrong =
             |reason: &str| SettingsError::Value { file: PSN_TOML, name: name.to_owned(), reason: reason.to_owned() };
@@ -131,20 +123,17 @@ impl Settings {
         let path = project.path().join(PSN_TOML);
         let _lock = atomic_file::Lock::exclusive(&project.env_lock())?;
         let text = read(path.clone(), PSN_TOML)?;
-        // The plain reader first: its errors are the ones that people know.
-        Self::parse(&text)?;
-        let mut document: toml_edit::DocumentMut = text.parse().map_err(|_| wrong("the file cannot be edited"))?;
-        let mut table = document.as_table_mut();
-        let (key, tables) = words.split_last().ok_or_else(|| wrong("it has no name"))?;
-        for word in tables {
-            let item = table.entry(word).or_insert_with(|| toml_edit::Item::Table(toml_edit::Table::new()));
-            table = item.as_table_mut().ok_or_else(|| wrong("what stands there is no table"))?;
+        let before = Self::parse(&text)?;
+        let changed = change(&text, &words).ok_or_else(|| wrong("what stands there is no table"))?;
+        // What could not be read back, or says something else besides, is not written.
+        let mut after = Self::parse(&changed)?.values;
+        let mut expected = before.values;
+        after.remove(name);
+        expected.remove(name);
+        if after != expected {
+            return Err(wrong("it cannot be changed without changing another"));
         }
-        change(table, key);
-        let text = document.to_string();
-        // What could not be read back is not written.
-        Self::parse(&text)?;
-        atomic_file::replace(&path, text.as_bytes(), 0o644)?;
+        atomic_file::replace(&path, changed.as_bytes(), 0o644)?;
         Ok(())
     }
 

@@ -57,14 +57,16 @@ impl Environment {
         let http = Http::new(manifest, &self.services, Arc::clone(&self.secrets))?
             .with_try_limit(http_timeout(&self.settings)?);
         let access = DbAccess::new(self.secrets.get(&role_url_secret(name)), self.tls.clone());
+        let state = match &self.notes {
+            Notes::Dir(dir) => StateNotes::new(dir.clone(), name),
+            Notes::Memory => StateNotes::memory(),
+        };
+        state.check(name)?;
         Ok(Capabilities {
             http,
             db: Db::new(manifest, access),
             secrets: SecretsCap::new(manifest, Arc::clone(&self.secrets)),
-            state: match &self.notes {
-                Notes::Dir(dir) => StateNotes::new(dir.clone(), name),
-                Notes::Memory => StateNotes::memory(),
-            },
+            state,
             vault: Vault::new(manifest, Arc::clone(&self.secrets)),
             tool: Tools::new(manifest, Arc::clone(&self.secrets), self.cwd.clone())
                 .with_plain_env(self.addresses(manifest)),

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::atomic;
+use crate::error::CodedError;
 use crate::events::{Check, StepStatus};
-use crate::hub::ProjectDir;
+use crate::hub::atomic_file;
+use crate::hub::{FileError, ProjectDir, access};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -33,33 +35,61 @@ pub struct StepRecord {
     pub data: Option<serde_json::Value>,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{path} does not hold what psn wrote there: {source}")]
+    Damaged { path: PathBuf, source: serde_json::Error },
+}
+
+impl From<LedgerError> for CodedError {
+    fn from(e: LedgerError) -> Self {
+        let message = e.to_string();
+        match e {
+            LedgerError::File(e) => e.into(),
+            LedgerError::Damaged { path, .. } => {
+                CodedError::new("config.ledger", message, ["psn run setup".to_owned(), access::aside(&path)])
+            }
+        }
+    }
+}
+
 impl Ledger {
-    /// A ledger that is absent or cannot be read is empty: it only remembers.
-    pub fn open(project: &ProjectDir, hub_id: &str) -> Self {
+    /// Only one that is not there is empty: nothing was set up. What cannot be read says nothing about that.
+    pub fn open(project: &ProjectDir, hub_id: &str) -> Result<Self, LedgerError> {
         let path = project.state_dir(hub_id).join("psn.ledger");
-        let read = std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Ledger>(&b).ok());
-        Ledger { path, ..read.unwrap_or_default() }
+        let Some(bytes) = atomic_file::read(&path)? else { return Ok(Ledger { path, ..Ledger::default() }) };
+        match serde_json::from_slice::<Ledger>(&bytes) {
+            Ok(read) => Ok(Ledger { path, ..read }),
+            Err(source) => Err(LedgerError::Damaged { path, source }),
+        }
     }
 
-    pub fn record(&mut self, step: &str, record: StepRecord) -> std::io::Result<()> {
+    /// For a run that looks at every step anyway: keeps a damaged file beside its place, and begins a new one. Answers where it is kept.
+    pub fn begin_anew(damaged: PathBuf) -> Result<(Self, PathBuf), LedgerError> {
+        let kept = access::beside(&damaged);
+        std::fs::rename(&damaged, &kept).map_err(FileError::io(&damaged))?;
+        Ok((Ledger { path: damaged, ..Ledger::default() }, kept))
+    }
+
+    pub fn record(&mut self, step: &str, record: StepRecord) -> Result<(), FileError> {
         self.steps.insert(step.to_owned(), record);
         self.save()
     }
 
     /// What the step did is undone.
-    pub fn forget(&mut self, step: &str) -> std::io::Result<()> {
+    pub fn forget(&mut self, step: &str) -> Result<(), FileError> {
         match self.steps.remove(step) {
             Some(_) => self.save(),
             None => Ok(()),
         }
     }
 
-    fn save(&self) -> std::io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let text = serde_json::to_vec_pretty(&self)?;
-        atomic::write(&self.path, &text, 0o600)
+    fn save(&self) -> Result<(), FileError> {
+        let folder = self.path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let text = folder.and_then(|()| Ok(serde_json::to_vec_pretty(&self)?));
+        text.and_then(|text| atomic::write(&self.path, &text, 0o600)).map_err(FileError::io(&self.path))
     }
 
     pub fn fingerprint(&self, step: &str) -> Option<&str> {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CodedError;
+use crate::hub::FileError;
 
 /// Who holds it, as it says itself. For people; the lock itself is the kernel's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,8 +23,8 @@ pub struct Holder {
 pub enum LockError {
     #[error("another psn is at work on this hub: {}", describe(holder.as_ref()))]
     Held { holder: Option<Holder> },
-    #[error("{path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 impl From<LockError> for CodedError {
@@ -37,9 +38,7 @@ impl From<LockError> for CodedError {
                 };
                 CodedError::new("run.locked", message, [wait, "psn status".to_owned()]).retryable()
             }
-            LockError::Io { path, .. } => {
-                CodedError::new("config.not-writable", message, [format!("make it writable: chmod -R u+rwX {path}")])
-            }
+            LockError::Io(e) => e.into(),
         }
     }
 }
@@ -62,7 +61,7 @@ impl RunLock {
 
     /// `path` is the project's `.psn/run.lock`.
     pub fn acquire(path: &Path, command: &str) -> Result<Self, LockError> {
-        let io = |source| LockError::Io { path: path.display().to_string(), source };
+        let io = |source| FileError::io(path)(source);
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -76,7 +75,7 @@ impl RunLock {
             Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Held { holder: read_holder(&mut file) });
             }
-            Err(TryLockError::Error(e)) => return Err(io(e)),
+            Err(TryLockError::Error(e)) => return Err(io(e).into()),
         }
         let holder = Holder {
             pid: std::process::id(),

@@ -6,7 +6,6 @@ use serde_json::json;
 
 use super::ledger::{StepRecord, report_fingerprint};
 use super::outcome::Ended;
-use super::plugin_step::not_writable;
 use super::session::Session;
 use super::setup::{Place, consent_first};
 use crate::capabilities::{Deadline, Usage};
@@ -97,7 +96,7 @@ pub(super) async fn run(session: &mut Session, place: &Place) -> Result<Ended, C
         fingerprint: Some(report_fingerprint(&message, &checks)),
         data: None,
     };
-    session.ledger.record(place.slot(), record).map_err(|e| not_writable(&e))?;
+    session.ledger.record(place.slot(), record)?;
     let status = if changed { StepStatus::Success } else { StepStatus::Skipped };
     emit(status, message, &mut |e| {
         e.data = changed.then(|| data.clone());

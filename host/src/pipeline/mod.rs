@@ -8,6 +8,7 @@ pub mod environment;
 pub mod facts;
 pub mod home;
 mod kept_ready;
+mod known_settings;
 mod ledger;
 mod lock;
 mod migrate_step;
@@ -25,7 +26,8 @@ pub mod trigger_api;
 
 pub use drift::drift;
 pub use environment::Environment;
-pub use ledger::{Ledger, StepRecord};
+pub use known_settings::KnownSettings;
+pub use ledger::{Ledger, LedgerError, StepRecord};
 pub use lock::{Holder, LockError, RunLock};
 pub use outcome::{Ended, Tally};
 pub use plan::{Plan, apply, plan_setup};

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::outcome::{Ended, Tally};
 use super::plugin_step::need_event;
-use super::session::{Session, is_hub_id};
+use super::session::{OpenOptions, Session, is_hub_id};
 use super::setup::run_setup;
 use super::survey::{self, Finding, State};
 use crate::atomic;
@@ -29,6 +29,9 @@ pub struct Plan {
     /// That a new hub gets, where there is none yet.
     pub hub_id: String,
     pub made_at: DateTime<Utc>,
+    /// The project's, on the machine that it was made on.
+    #[serde(default)]
+    folder: String,
     /// Over config/psn.toml.
     settings: String,
     /// Over what every step found.
@@ -49,9 +52,9 @@ pub struct PlannedStep {
 
 /// Says what each step would do, and answers it as a plan.
 pub async fn plan_setup(session: &mut Session) -> (Summary, Plan) {
-    let findings = survey::survey(session).await;
     let total = u32::try_from(super::SETUP.len()).unwrap_or(u32::MAX);
     let mut tally = Tally::new(total);
+    let findings = survey::survey(session).await;
     for finding in &findings {
         let (ended, event) = tell(finding);
         session.environment.events.emit(&Event::Step(Box::new(event)));
@@ -114,6 +117,7 @@ impl Plan {
             hub: session.kind.as_str().to_owned(),
             hub_id: session.environment.hub_id.clone(),
             made_at: Utc::now(),
+            folder: folder(session),
             settings: settings_fingerprint(session),
             state: survey::fingerprint(findings),
             steps: findings.iter().map(step).collect(),
@@ -154,6 +158,25 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Whether it was made for the hub of this folder. One that has none yet takes a plan that was made in it, and no other: its hub
+    /// would be the other folder's, under another key.
+    fn is_of(&self, session: &Session, path: &Path) -> Result<(), CodedError> {
+        let kind = session.kind.as_str();
+        if self.hub != kind {
+            let why = format!("it is for a {} hub, and this folder has a {kind} one", self.hub);
+            let fix = format!("psn apply {} --hub {}", path.display(), self.hub);
+            return Err(stale(&why, session.is_new.then_some(fix).into_iter().chain(again(path))));
+        }
+        let (hub_id, here) = (&session.environment.hub_id, folder(session));
+        let this = match session.is_new {
+            _ if self.hub_id != *hub_id => format!("this folder has the hub {hub_id}"),
+            true if self.folder != here => "this folder has no hub yet".to_owned(),
+            _ => return Ok(()),
+        };
+        let message = format!("the plan was made in {}, for the hub {}; {this}", self.folder, self.hub_id);
+        Err(CodedError::new("plan.other-folder", message, again(path)))
+    }
+
     /// What is different from when it was made.
     fn differences(&self, now: &Plan) -> Vec<String> {
         let mut all = Vec::new();
@@ -182,25 +205,29 @@ impl Plan {
     }
 }
 
-/// Does what the plan says, unless something is different from when it was made.
-pub async fn apply(session: &mut Session, plan: &Plan, path: &Path) -> Result<Summary, CodedError> {
-    let stale = |why: String| CodedError::new("plan.stale", format!("the plan no longer holds: {why}"), again(path));
-    if plan.hub != session.kind.as_str() {
-        return Err(stale(format!(
-            "it is for a {} hub, and this folder has a {} one",
-            plan.hub,
-            session.kind.as_str()
-        )));
-    }
-    if plan.hub_id != session.environment.hub_id {
-        return Err(stale(format!("it is for the hub {}, and this is {}", plan.hub_id, session.environment.hub_id)));
-    }
-    let findings = survey::survey(session).await;
-    let differences = plan.differences(&Plan::of(session, &findings));
+/// Does what the plan says, unless something is different from when it was made: then nothing is written.
+pub async fn apply(options: impl Fn() -> OpenOptions, plan: &Plan, path: &Path) -> Result<Summary, CodedError> {
+    let mut looked = Session::look_as(options(), plan.hub_id.clone()).await?;
+    plan.is_of(&looked, path)?;
+    let findings = survey::survey(&mut looked).await;
+    let differences = plan.differences(&Plan::of(&looked, &findings));
     if !differences.is_empty() {
-        return Err(stale(differences.join("; ")));
+        return Err(stale(&differences.join("; "), again(path)));
     }
-    run_setup(session).await
+    let mut session = Session::open_looked_at(options(), looked).await?;
+    // A folder that no psn had been in could not be locked while it was looked at.
+    plan.is_of(&session, path)?;
+    run_setup(&mut session).await
+}
+
+fn stale(why: &str, fix: impl IntoIterator<Item = String>) -> CodedError {
+    CodedError::new("plan.stale", format!("the plan no longer holds: {why}"), fix)
+}
+
+/// As it stands in a plan.
+fn folder(session: &Session) -> String {
+    let path = session.project.path();
+    path.canonicalize().as_deref().unwrap_or(path).display().to_string()
 }
 
 fn again(path: &Path) -> [String; 2] {

@@ -185,7 +185,7 @@ impl<'a> Step<'a> {
         };
         let status = if ended == Ended::Success { StepStatus::Success } else { StepStatus::Skipped };
         let slot = self.place.slot().to_owned();
-        self.session.ledger.record(&slot, record).map_err(|e| not_writable(&e))?;
+        self.session.ledger.record(&slot, record)?;
         self.emit(status, report.message, |e| {
             e.data = Some(report.data).filter(|d| d.as_object().is_some_and(|o| !o.is_empty()));
             e.usage = Some(usage);
@@ -324,14 +324,6 @@ fn add(total: &mut Usage, one: &Usage) {
     total.tool_calls += one.tool_calls;
     total.log_bytes += one.log_bytes;
     total.host_calls += one.host_calls;
-}
-
-pub(super) fn not_writable(e: &std::io::Error) -> CodedError {
-    CodedError::new(
-        "config.not-writable",
-        format!("psn could not record what it did in .psn/: {e}"),
-        ["make the folder writable: chmod -R u+rwX .psn", "free disk space: df -h ."],
-    )
 }
 
 #[cfg(test)]

@@ -7,14 +7,13 @@ use psn_local_hub::lifecycle::{self, DaemonCommand, Endpoints, UpOptions};
 use super::environment::{Environment, Notes, http_timeout};
 use super::facts::SessionFacts;
 use super::home;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, LedgerError};
 use super::lock::RunLock;
-use super::plugin_step::not_writable;
 use crate::atomic;
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{EventSink, Level};
-use crate::hub::{self, EnvFiles, HubKind, ProjectDir, ProjectError, Settings, TlsRoots};
+use crate::hub::{self, EnvFiles, FileError, HubKind, ProjectDir, ProjectError, Settings, TlsRoots};
 use crate::plugins::OperatorPolicy;
 use crate::plugins::registry::Registry;
 use crate::redact::Redactor;
@@ -25,7 +24,7 @@ use crate::secret::{Secret, SecretBackend, SecretError, Secrets};
 pub struct OpenOptions {
     /// `--project`, else the nearest folder upwards with a `config/`.
     pub project: Option<PathBuf>,
-    /// `--hub`, else what config/psn.toml says, else local.
+    /// `--hub`, where it was given: see [`hub_kind`].
     pub hub: Option<HubKind>,
     /// For the run lock's holder.
     pub command: String,
@@ -46,8 +45,10 @@ pub struct Session {
     pub local: Option<Endpoints>,
     /// The folder as the command line named it: a command that is suggested names it again.
     pub named: Option<PathBuf>,
+    /// The folder had no hub before; as long as it is only looked at, it has none.
+    pub is_new: bool,
     /// None where only is looked at a folder that no psn has been in.
-    _lock: Option<RunLock>,
+    lock: Option<RunLock>,
 }
 
 /// What the command may do to the folder.
@@ -55,46 +56,59 @@ enum Access {
     /// Everything; a new hub gets this id, where one was planned.
     Change { hub_id: Option<String> },
     /// Nothing: keys of the local hub and the id of a new one are known to this process alone.
-    Look,
+    Look { hub_id: Option<String> },
 }
 
-/// The hub's kind: the flag, else the settings, else local.
-pub fn hub_kind(flag: Option<HubKind>, settings: &Settings) -> HubKind {
-    flag.or(settings.hub_kind()).unwrap_or(HubKind::Local)
+/// The name in hub.env that says which kind of hub the folder has.
+pub const KIND_MARK: &str = "PSN_HUB";
+
+/// The hub's kind: the flag, else the settings, else that of the hub that the folder has, else local.
+pub fn hub_kind(flag: Option<HubKind>, settings: &Settings, mark: Option<&Secret>) -> HubKind {
+    let marked = || mark.and_then(|mark| HubKind::parse(mark.expose()));
+    flag.or(settings.hub_kind()).or_else(marked).unwrap_or(HubKind::Local)
 }
 
 impl Session {
     /// Opens the hub, starting the local services where they are needed.
     pub async fn open(options: OpenOptions) -> Result<Self, CodedError> {
-        Self::open_for(options, Access::Change { hub_id: None }).await
+        Self::open_for(options, Access::Change { hub_id: None }, None).await
     }
 
-    /// As [`Session::open`]; where the folder has no hub yet, it gets this id.
-    pub async fn open_as(options: OpenOptions, hub_id: String) -> Result<Self, CodedError> {
-        Self::open_for(options, Access::Change { hub_id: Some(hub_id) }).await
+    /// To change what was looked at: nobody else changes it in between. A folder without a hub gets the one that it was looked at as.
+    pub async fn open_looked_at(options: OpenOptions, looked: Session) -> Result<Self, CodedError> {
+        let hub_id = Some(looked.environment.hub_id);
+        Self::open_for(options, Access::Change { hub_id }, looked.lock).await
     }
 
     /// Opens the hub to look at it: changes nothing in the folder, and works in one without a hub too.
     pub async fn look(options: OpenOptions) -> Result<Self, CodedError> {
-        Self::open_for(options, Access::Look).await
+        Self::open_for(options, Access::Look { hub_id: None }, None).await
     }
 
-    async fn open_for(options: OpenOptions, access: Access) -> Result<Self, CodedError> {
-        let looks = matches!(access, Access::Look);
+    /// The same; a folder that has no hub yet is looked at as if it had the one with this id.
+    pub async fn look_as(options: OpenOptions, hub_id: String) -> Result<Self, CodedError> {
+        Self::open_for(options, Access::Look { hub_id: Some(hub_id) }, None).await
+    }
+
+    async fn open_for(options: OpenOptions, access: Access, held: Option<RunLock>) -> Result<Self, CodedError> {
+        let looks = matches!(access, Access::Look { .. });
         let project = match find_project(options.project.as_deref(), options.create && !looks) {
             Err(_) if looks && options.create => ProjectDir::at(options.project.as_deref().unwrap_or(Path::new(".")))?,
             found => found?,
         };
-        let lock = match looks && !project.run_lock().parent().is_some_and(Path::is_dir) {
-            true => None,
-            false => Some(RunLock::acquire(&project.run_lock(), &options.command)?),
+        let untouched = looks && !project.run_lock().parent().is_some_and(Path::is_dir);
+        let lock = match held {
+            Some(held) => Some(held),
+            None if untouched => None,
+            None => Some(RunLock::acquire(&project.run_lock(), &options.command)?),
         };
         let settings = Settings::load(&project)?;
-        let kind = hub_kind(options.hub, &settings);
         let files = EnvFiles::new(&project);
         let backend: Box<dyn SecretBackend> = if looks { Box::new(Remembered(files)) } else { Box::new(files) };
         let secrets = Arc::new(Secrets::open(backend, Arc::clone(&options.redactor))?);
+        let kind = hub_kind(options.hub, &settings, secrets.get(KIND_MARK).as_ref());
         check_kind(kind, &secrets)?;
+        let is_new = !secrets.exists("PSN_HUB_ID");
 
         let (local, mut services, tls) = match kind {
             HubKind::Cloud => (None, ServiceMap::vendors(), TlsRoots::WebPki),
@@ -110,14 +124,12 @@ impl Session {
             services.set(&service, base);
         }
 
-        let planned = match &access {
-            Access::Change { hub_id } => hub_id.as_deref(),
-            Access::Look => None,
-        };
-        let hub_id = hub_identity(kind, &secrets, planned)?;
+        let (Access::Change { hub_id: planned } | Access::Look { hub_id: planned }) = &access;
+        let hub_id = hub_identity(kind, &secrets, planned.as_deref())?;
         if !looks {
             // What a killed run was writing. The lock says that no other is at it.
-            atomic::sweep(&project.state_dir(&hub_id)).map_err(|e| not_writable(&e))?;
+            let state = project.state_dir(&hub_id);
+            atomic::sweep(&state).map_err(FileError::io(&state))?;
         }
         let registry = Arc::new(Registry::open(project.path(), super::FIRST_PARTY));
         let runtime = Runtime::new(RuntimeOptions {
@@ -152,8 +164,17 @@ impl Session {
             hub_id,
         };
         http_timeout(&environment.settings)?;
-        let ledger = Ledger::open(&project, &environment.hub_id);
-        Ok(Session { project, kind, environment, registry, ledger, local, named: options.project, _lock: lock })
+        let ledger = match Ledger::open(&project, &environment.hub_id) {
+            Err(e @ LedgerError::Damaged { .. }) if looks => return Err(e.into()),
+            Err(LedgerError::Damaged { path, source }) => {
+                let (ledger, kept) = Ledger::begin_anew(path)?;
+                let told = format!("what setup did cannot be read ({source}); it is kept as {}", kept.display());
+                environment.events.log(Level::Warn, "psn", told);
+                ledger
+            }
+            opened => opened?,
+        };
+        Ok(Session { project, kind, environment, registry, ledger, local, named: options.project, is_new, lock })
     }
 }
 
@@ -223,7 +244,7 @@ pub fn hub_error(e: lifecycle::HubError) -> CodedError {
 
 /// A folder's env files belong to one hub: keys for Neon must never be sent to another service, nor be overwritten.
 pub(super) fn check_kind(kind: HubKind, secrets: &Secrets) -> Result<(), CodedError> {
-    let Some(marked) = secrets.get("PSN_HUB") else { return Ok(()) };
+    let Some(marked) = secrets.get(KIND_MARK) else { return Ok(()) };
     if marked.expose() == kind.as_str() {
         return Ok(());
     }
@@ -238,7 +259,7 @@ pub(super) fn check_kind(kind: HubKind, secrets: &Secrets) -> Result<(), CodedEr
 fn adopt_local_keys(secrets: &Secrets) -> Result<(), CodedError> {
     let issued = lifecycle::credentials(&home::local_hub()).map_err(hub_error)?;
     let pairs = [("NEON_API_KEY", issued.neon_api_key), ("TRIGGER_ACCESS_TOKEN", issued.trigger_access_token)];
-    if !secrets.exists("PSN_HUB") {
+    if !secrets.exists(KIND_MARK) {
         for (name, issued) in &pairs {
             if secrets.get(name).is_some_and(|kept| kept.expose() != issued) {
                 return Err(CodedError::new(
@@ -266,11 +287,15 @@ impl SecretBackend for Remembered {
     fn store(&self, _: &[(&str, &Secret)]) -> Result<(), SecretError> {
         Ok(())
     }
+
+    fn remove(&self, _: &str) -> Result<(), SecretError> {
+        Ok(())
+    }
 }
 
 /// Names the hub at its first setup, and makes its key.
 fn hub_identity(kind: HubKind, secrets: &Secrets, planned: Option<&str>) -> Result<String, CodedError> {
-    secrets.set("PSN_HUB", Secret::new(kind.as_str()))?;
+    secrets.set(KIND_MARK, Secret::new(kind.as_str()))?;
     if let Some(id) = planned.filter(|_| !secrets.exists("PSN_HUB_ID")) {
         secrets.set("PSN_HUB_ID", Secret::new(id))?;
     }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::lock::RunLock;
 use crate::error::CodedError;
-use crate::hub::{EnvFiles, HubKind, ProjectDir, Settings};
+use crate::hub::{EnvFiles, FileError, HubKind, ProjectDir, Settings};
 use crate::secret::SecretBackend as _;
 
 const FILES: [&str; 2] = ["hub.env", "keys.env"];
@@ -22,13 +22,8 @@ pub fn switch(project: &ProjectDir, kind: HubKind) -> Result<bool, CodedError> {
         None => Some(other(kind)),
     };
     let aside = |k: HubKind| config.join("connections").join(k.as_str());
-    let io = |e: std::io::Error| {
-        CodedError::new(
-            "config.not-writable",
-            format!("config/connections: {e}"),
-            [format!("make {} writable: chmod -R u+rwX {}", config.display(), config.display())],
-        )
-    };
+    let connections = config.join("connections");
+    let io = |e: std::io::Error| FileError::io(&connections)(e);
     if current.is_some_and(|c| c != kind) {
         moved |= shift(&config, &aside(other(kind))).map_err(io)?;
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::environment::role_url_secret;
 use super::outcome::{Ended, Tally};
-use super::plugin_step::{self, not_writable};
+use super::plugin_step;
 use super::session::Session;
 use super::setup::{MIGRATE, Place, plugin_of};
 use super::survey::{self, State};
@@ -126,7 +126,7 @@ async fn remove(session: &mut Session, place: &Place) -> Result<(String, bool), 
             (report.message, true)
         }
     };
-    session.ledger.forget(slot).map_err(|e| not_writable(&e))?;
+    session.ledger.forget(slot)?;
     Ok(done)
 }
 
@@ -158,7 +158,8 @@ fn has_notes(session: &Session, plugin: &str) -> bool {
 /// The connection strings and keys of what is gone. The hub's id and its encryption key stay: a deleted database can be recovered
 /// for a while, and its tokens are of use with that key only.
 fn forget_secrets(session: &Session) -> Result<(), CodedError> {
-    let mut names = vec![Purpose::App.secret_name()];
+    let mut names = hub::plugin_urls(&session.environment.secrets);
+    names.push(Purpose::App.secret_name());
     for manifest in session.registry.manifests()? {
         if !manifest.db.is_empty() {
             names.push(role_url_secret(&manifest.plugin.name));
@@ -172,7 +173,7 @@ fn forget_secrets(session: &Session) -> Result<(), CodedError> {
     names.sort();
     names.dedup();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Ok(EnvFiles::new(&session.project).remove(&names)?)
+    Ok(EnvFiles::new(&session.project).remove_lines(&names)?)
 }
 
 fn tally() -> Tally {

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::session::{check_kind, find_project, hub_kind, local_up};
+use super::session::{KIND_MARK, check_kind, find_project, hub_kind, local_up};
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::EventSink;
@@ -98,8 +98,8 @@ impl TriggerApi {
     ) -> Result<Self, CodedError> {
         let project = find_project(project, false)?;
         let settings = Settings::load(&project)?;
-        let kind = hub_kind(flag, &settings);
         let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(redactor))?;
+        let kind = hub_kind(flag, &settings, secrets.get(KIND_MARK).as_ref());
         check_kind(kind, &secrets)?;
         let key = secrets.get("TRIGGER_SECRET_KEY").ok_or_else(|| {
             CodedError::new(

@@ -174,6 +174,8 @@ pub enum LockError {
     Read(#[source] std::io::Error),
     #[error("{LOCK_FILE} cannot be written: {0}")]
     Write(#[source] std::io::Error),
+    #[error("{LOCK_FILE} is not valid: it is not UTF-8")]
+    NotUtf8,
     #[error("{LOCK_FILE} is longer than {MAX_LOCK_BYTES} bytes")]
     TooLarge,
     /// The text says line and column.
@@ -193,11 +195,9 @@ impl From<&LockError> for CodedError {
     fn from(e: &LockError) -> Self {
         let message = e.to_string();
         match e {
-            LockError::Read(_) => CodedError::new(
-                "plugin.lock-unreadable",
-                message,
-                ["Make psn.lock readable for the account that runs psn."],
-            ),
+            LockError::Read(_) => {
+                CodedError::new("plugin.lock-unreadable", message, [format!("chmod u+r {LOCK_FILE}")])
+            }
             LockError::Write(_) | LockError::Encode(_) => CodedError::new(
                 "plugin.lock-unwritable",
                 message,
@@ -208,7 +208,7 @@ impl From<&LockError> for CodedError {
             LockError::Version(_) => {
                 CodedError::new("plugin.lock-version", message, ["Use the psn that wrote it, or a later one."])
             }
-            LockError::TooLarge | LockError::Toml(_) | LockError::Twice(_) => CodedError::new(
+            LockError::NotUtf8 | LockError::TooLarge | LockError::Toml(_) | LockError::Twice(_) => CodedError::new(
                 "plugin.lock-invalid",
                 message,
                 ["Restore psn.lock from version control, or remove it and add the plugins again."],
@@ -223,7 +223,10 @@ impl LockFile {
         let path = project.join(LOCK_FILE);
         match std::fs::metadata(&path) {
             Ok(m) if m.len() > MAX_LOCK_BYTES => Err(LockError::TooLarge),
-            Ok(_) => Self::parse(&std::fs::read_to_string(&path).map_err(LockError::Read)?),
+            Ok(_) => {
+                let bytes = std::fs::read(&path).map_err(LockError::Read)?;
+                Self::parse(std::str::from_utf8(&bytes).map_err(|_| LockError::NotUtf8)?)
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(LockError::Read(e)),
         }

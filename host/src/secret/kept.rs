@@ -185,6 +185,9 @@ mod tests {
             fn store(&self, pairs: &[(&str, &Secret)]) -> Result<(), SecretError> {
                 self.0.store(pairs)
             }
+            fn remove(&self, name: &str) -> Result<(), SecretError> {
+                self.0.remove(name)
+            }
         }
         let open = || Secrets::open(Box::new(Shared(backend.clone())), Arc::new(Redactor::new())).unwrap();
         open().keep(&plugin("acme"), "ACME_KEY", Secret::new("first-value")).unwrap();

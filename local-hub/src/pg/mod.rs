@@ -8,11 +8,13 @@
 //! binaries.rs    which Postgres                        scram.rs   password verifiers
 //! account.rs     which account                         process.rs who runs
 //! pooler.rs      the pooled port: pgbouncer       home.rs    all clusters at once
+//! forward.rs     the pooled port without it
 //! ```
 mod account;
 mod binaries;
 mod config;
 mod error;
+mod forward;
 mod home;
 mod init;
 mod place;
@@ -39,6 +41,7 @@ pub use binaries::Layer;
 use binaries::Search;
 use config::Network;
 pub use error::PgError;
+use forward::Forward;
 use home::{DELETED, lock, remove_deleted, stop_all, superuser_password};
 pub(crate) use home::{
     pooler_version, recorded_ports, remove_outside, renew_taken_ports, stop_home, summaries, superuser_file,
@@ -91,6 +94,8 @@ struct Inner {
     password: Arc<str>,
     options: PgOptions,
     running: Mutex<BTreeMap<String, ClusterInfo>>,
+    /// Recorded pooled ports that no pooler has now, by cluster.
+    forwards: Mutex<BTreeMap<String, Forward>>,
     /// All were stopped for good: what still works in the background must not start one again.
     closed: AtomicBool,
 }
@@ -147,8 +152,8 @@ impl Clusters {
         Tls::ensure(&tls_dir, account)?;
         let password = superuser_password(home, &pg_dir)?;
         remove_deleted(&pg_dir)?;
-        let (running, closed) = (Mutex::default(), AtomicBool::new(false));
-        let inner = Inner { pg_dir, locks, tls_dir, account, password, options, running, closed };
+        let (running, forwards, closed) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let inner = Inner { pg_dir, locks, tls_dir, account, password, options, running, forwards, closed };
         Ok(Clusters { inner: Arc::new(inner) })
     }
 
@@ -174,6 +179,7 @@ impl Clusters {
         let place = self.place(id)?;
         let _lock = self.lock(id).await?;
         self.running().remove(id);
+        self.stop_forward(id).await;
         pooler::stop(&place).await;
         server::stop(&place).await?;
         Ok(())
@@ -185,6 +191,7 @@ impl Clusters {
         let place = self.place(id)?;
         let lock = self.lock(id).await?;
         self.running().remove(id);
+        self.stop_forward(id).await;
         if place.dir.exists() {
             pooler::stop(&place).await;
             server::stop(&place).await?;
@@ -227,6 +234,7 @@ impl Clusters {
         // Whoever brings one up now holds its lock, which is waited for; whoever gets the lock later sees this.
         self.close();
         self.running().clear();
+        self.forwards().clear();
         stop_all(&self.inner.pg_dir).await
     }
 
@@ -333,9 +341,13 @@ impl Clusters {
         self.pooled(&place, &tls, running, binaries.major).await
     }
 
-    /// A cluster whose pooler does not start is of use without it: its pooled address is then the direct one.
+    /// A cluster whose pooler does not start is of use without it: its pooled address is then the direct one, and a pooled port that
+    /// was given out before leads to it too.
     async fn pooled(&self, place: &Place, tls: &Tls, running: Running, major: u32) -> Result<ClusterInfo, PgError> {
         let program = if place.id == CONTROL { None } else { pooler::find(&self.inner.options.pooler) };
+        if program.is_some() {
+            self.stop_forward(&place.id).await;
+        }
         let pooler_port = match program {
             None => {
                 pooler::stop(place).await;
@@ -351,7 +363,32 @@ impl Clusters {
                 }
             },
         };
+        if pooler_port.is_none() {
+            self.forward(place, running.port).await?;
+        }
         Ok(self.remember(place, running, pooler_port, major))
+    }
+
+    async fn forward(&self, place: &Place, to: u16) -> Result<(), PgError> {
+        let Some(from) = place.record()?.and_then(|record| record.pooler_port) else { return Ok(()) };
+        if self.forwards().get(&place.id).is_some_and(|forward| forward.is(from, to)) {
+            return Ok(());
+        }
+        self.stop_forward(&place.id).await;
+        if !port::is_free(from) {
+            return Err(port::taken(format!("the pooled port of {}", place.id), from));
+        }
+        let forward = Forward::start(from, to).await.map_err(PgError::io("could not listen for", &place.dir))?;
+        tracing::info!(cluster = %place.id, from, to, "the pooled port leads to the server directly");
+        self.forwards().insert(place.id.clone(), forward);
+        Ok(())
+    }
+
+    async fn stop_forward(&self, id: &str) {
+        let forward = self.forwards().remove(id);
+        if let Some(forward) = forward {
+            forward.stop().await;
+        }
     }
 
     async fn pool(&self, program: &Path, place: &Place, tls: &Tls, server_port: u16) -> Result<u16, PgError> {
@@ -428,6 +465,10 @@ impl Clusters {
 
     async fn short_lock(&self, name: &str) -> Result<FileLock, PgError> {
         lock(&self.inner.locks.join(format!("_{name}")), SHORT_PATIENCE).await
+    }
+
+    fn forwards(&self) -> MutexGuard<'_, BTreeMap<String, Forward>> {
+        self.inner.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, ClusterInfo>> {

@@ -1,5 +1,6 @@
 //! The pooled port of a cluster: a real pgbouncer in transaction mode, as on Neon, so that what does not survive a pooler (SET,
-//! session locks, LISTEN) does not survive here either. Without pgbouncer the pooled address is the direct one.
+//! session locks, LISTEN) does not survive here either. Without pgbouncer the pooled address is the direct one
+//! (`forward.rs`).
 //!
 //! It asks Postgres for the verifier of each role that logs in (`auth_query`), and so knows roles made with SQL too. pgbouncer
 //! offers no channel binding: a pooled connection string cannot ask for it.

@@ -8,14 +8,40 @@ use psn_bindings::imports::psn::plugin::state::Host;
 use super::{MAX_KEY, MAX_NOTES, MAX_VALUE, StateNotes};
 use crate::atomic;
 use crate::capabilities::View;
+use crate::error::CodedError;
+use crate::hub::{FileError, access};
 
 /// Notes that cannot be trusted stop the call: a step that took them for absent could make everything a second time.
 #[derive(Debug, thiserror::Error)]
 enum NotesError {
-    #[error("its notes in {} cannot be read: {source}; move the file away only if nothing was set up with it", .path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("its notes in {} are damaged ({source}); restore the file from a backup", .path.display())]
+    #[error("its notes cannot be read: {0}")]
+    Unreadable(#[source] FileError),
+    #[error("its notes in {} are damaged: {source}", .path.display())]
     Damaged { path: PathBuf, source: serde_json::Error },
+}
+
+impl NotesError {
+    /// Without its notes a step looks for what it made by its name, and adopts it.
+    fn coded(&self, plugin: &str) -> CodedError {
+        let fix = match self {
+            NotesError::Unreadable(e) => e.coded().fix,
+            NotesError::Damaged { path, .. } => vec![access::aside(path)],
+        };
+        let again = "psn run setup".to_owned();
+        CodedError::new(
+            format!("{plugin}.state-not-understood"),
+            format!("{plugin}: {self}"),
+            fix.into_iter().chain([again]),
+        )
+    }
+}
+
+impl StateNotes {
+    /// Before a call: in it a guest could say no more than that it was stopped.
+    pub(crate) fn check(&self, plugin: &str) -> Result<(), CodedError> {
+        let file = self.file.as_deref();
+        file.map_or(Ok(()), |file| read(file).map(drop)).map_err(|e| e.coded(plugin))
+    }
 }
 
 type Notes = BTreeMap<String, String>;
@@ -26,7 +52,7 @@ fn read(path: &Path) -> Result<Notes, NotesError> {
             serde_json::from_slice(&bytes).map_err(|source| NotesError::Damaged { path: path.to_owned(), source })
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Notes::new()),
-        Err(source) => Err(NotesError::Unreadable { path: path.to_owned(), source }),
+        Err(source) => Err(NotesError::Unreadable(FileError::read(path)(source))),
     }
 }
 
@@ -150,6 +176,9 @@ mod tests {
         let mut rig = Rig::new(StateNotes::new(dir.path().to_owned(), "tester"));
         let error = rig.view().get("a".into()).await.unwrap_err().to_string();
         assert!(error.contains("tester.json"), "{error}");
+        let before = StateNotes::new(dir.path().to_owned(), "tester").check("tester").unwrap_err();
+        assert_eq!(before.code, "tester.state-not-understood");
+        assert_eq!(before.fix, [format!("mv {0} {0}.old", file.display()), "psn run setup".to_owned()]);
         assert!(rig.view().put("a".into(), "b".into()).await.is_err());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"a\":");
     }

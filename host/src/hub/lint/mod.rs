@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic_file;
 use super::migrations::{FIRST_OF_PROJECT, FOLDER, Migrations, MigrationsError};
-use super::project::{ProjectDir, file_error};
+use super::project::ProjectDir;
 use crate::error::CodedError;
 use crate::events::{Check, CheckStatus};
 
@@ -35,7 +35,7 @@ pub fn files(files: &[PathBuf]) -> Result<Vec<Check>, CodedError> {
 
 fn one(file: &Path) -> Result<Vec<Check>, CodedError> {
     let shown = file.display().to_string();
-    let bytes = atomic_file::read(file).map_err(|e| file_error(&e))?;
+    let bytes = atomic_file::read(file).map_err(|e| e.coded())?;
     let bad = |reason: &str| MigrationsError::BadFile { file: shown.clone(), reason: reason.to_owned() };
     let text = String::from_utf8(bytes.ok_or_else(|| bad("is not there"))?).map_err(|_| bad("is not UTF-8"))?;
     let statements =

@@ -132,6 +132,12 @@ async fn who_answers_must_prove_it_and_who_asks_must_know_the_password() {
     let started = Instant::now();
     refusal(connect_url(&url("127.0.0.1", port, "app", "wrong"), &server.tls(), seconds(60)).await, "hub.auth");
     refusal(connect_url(&url("127.0.0.1", port, "nobody", "wrong"), &server.tls(), seconds(60)).await, "hub.auth");
+    // PgBouncer has a state of its own for both, and the same one for what passes.
+    if let Some(pooled) = server.info.pooler_port {
+        connect_url(&url("127.0.0.1", pooled, "app", "test-password"), &server.tls(), seconds(20)).await.unwrap();
+        refusal(connect_url(&url("127.0.0.1", pooled, "app", "wrong"), &server.tls(), seconds(60)).await, "hub.auth");
+        refusal(connect_url(&url("127.0.0.1", pooled, "nobody", "x"), &server.tls(), seconds(60)).await, "hub.auth");
+    }
     let mut other = url("127.0.0.1", port, "app", "test-password");
     other.database = "none".to_owned();
     refusal(connect_url(&other, &server.tls(), seconds(60)).await, "hub.refused");

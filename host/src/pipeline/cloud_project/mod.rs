@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-pub use program::Program;
+pub use program::{FILE as PROGRAM_FILE, Program, SHA256 as PROGRAM_SHA256};
 pub(super) use schedule::hourly;
 
 use super::component_store::{self, StoreError};

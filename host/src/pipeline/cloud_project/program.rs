@@ -9,8 +9,8 @@ use crate::error::CodedError;
 /// Where Trigger.dev runs tasks: Debian on x86-64.
 pub(super) const PLATFORM: &str = "linux-x64";
 /// Settings that name another program than the running one, and its digest: a file alone may be any file.
-const FILE: &str = "trigger.psn_file";
-const SHA256: &str = "trigger.psn_sha256";
+pub const FILE: &str = "trigger.psn_file";
+pub const SHA256: &str = "trigger.psn_sha256";
 /// An ELF header up to and with its machine.
 const HEADER: usize = 20;
 const ELF64_LITTLE_ENDIAN: &[u8] = &[0x7f, b'E', b'L', b'F', 2, 1];

@@ -304,6 +304,10 @@ impl SecretBackend for FullDisk {
     fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError> {
         Err(SecretError::NotKept { name: values[0].0.to_owned(), reason: "no space left on device".into() })
     }
+
+    fn remove(&self, _: &str) -> Result<(), SecretError> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
