@@ -87,7 +87,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let at = |phase| passed(Kind::File, phase, || path.display().to_string());
     at(Phase::Before);
     remove_if_there(&temp)?;
-    let written = write_temp(&temp, bytes, mode, || at(Phase::Begun)).and_then(|()| {
+    let written = write_temp(&temp, path, bytes, mode, || at(Phase::Begun)).and_then(|()| {
         at(Phase::Written);
         fs::rename(&temp, path).map_err(FileError::io(path))
     });
@@ -129,20 +129,16 @@ fn temp_path(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}{TEMP_SUFFIX}"))
 }
 
-fn write_temp(temp: &Path, bytes: &[u8], mode: u32, begun: impl FnOnce()) -> Result<(), FileError> {
-    let io = FileError::io;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .custom_flags(nofollow())
-        .open(temp)
-        .map_err(io(temp))?;
+/// Errors name the file that was to be written.
+fn write_temp(temp: &Path, path: &Path, bytes: &[u8], mode: u32, begun: impl FnOnce()) -> Result<(), FileError> {
+    let io = || FileError::io(path);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(nofollow()).open(temp).map_err(io())?;
     // The mode given to open is narrowed by the umask; this one is not.
-    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(io(temp))?;
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(io())?;
     begun();
-    file.write_all(bytes).map_err(io(temp))?;
-    file.sync_all().map_err(io(temp))
+    file.write_all(bytes).map_err(io())?;
+    file.sync_all().map_err(io())
 }
 
 fn sync_folder(path: &Path) -> Result<(), FileError> {

@@ -224,9 +224,10 @@ impl Clusters {
         pooler::end_orphans(&self.inner.pg_dir).await
     }
 
-    /// From now on nothing is started through this value.
+    /// From now on nothing is started through this value, and it listens nowhere.
     pub fn close(&self) {
         self.inner.closed.store(true, Ordering::SeqCst);
+        self.forwards().clear();
     }
 
     /// Stops every cluster of the Home, the control cluster last, for good. Says whether anything ran.
@@ -234,7 +235,6 @@ impl Clusters {
         // Whoever brings one up now holds its lock, which is waited for; whoever gets the lock later sees this.
         self.close();
         self.running().clear();
-        self.forwards().clear();
         stop_all(&self.inner.pg_dir).await
     }
 

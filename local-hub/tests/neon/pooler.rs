@@ -104,13 +104,23 @@ async fn the_pooler_outlives_a_restart_and_comes_back_when_killed() {
     assert_eq!(pooled_uri(&hub, &project).await, pooled);
     hub.connect(&pooled).await.unwrap();
 
-    // Without pgbouncer, pooled is direct, and says so.
+    // Without pgbouncer, pooled is direct, and says so; an address that was given out before leads there too.
     let options = PgOptions { pooler: PoolerChoice::Off, ..PgOptions::default() };
     let clusters = Clusters::open(hub.home.path(), options).unwrap();
     hub.restart(clusters).await;
     let unpooled = pooled_uri(&hub, &project).await;
     assert_eq!(unpooled, uri(&created));
-    hub.connect(&pooled).await.expect_err("nobody is there");
+    let mut direct = hub.connect(&pooled).await.unwrap();
+    run(&mut direct, "SET application_name = 'mine'").await;
+    hub.connect(&pooled).await.unwrap();
+    let name: String = scalar(&mut direct, "SELECT current_setting('application_name')").await;
+    assert_eq!(name, "mine", "a session of its own");
+    // As the end of its process does.
+    hub.clusters.close();
+    let port = sqlx::postgres::PgConnectOptions::get_port(&pooled.parse().unwrap());
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        tokio::task::yield_now().await;
+    }
     let clusters = hub.reopened();
     hub.restart(clusters).await;
     assert_eq!(pooled_uri(&hub, &project).await, pooled, "the port is remembered");
