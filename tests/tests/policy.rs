@@ -50,6 +50,33 @@ fn what_it_takes_away_is_shown_and_not_granted() {
     assert_eq!(refused.error()["code"], "plugin.third-party-forbidden");
 }
 
+/// The same component, which calls the vendor's service by a name of its own.
+#[test]
+fn a_vendor_s_service_is_one_under_another_name() {
+    let m = machine();
+    let (from, to) = (b"service = \"neon\"", b"service = \"noon\"");
+    let mut bytes = fs::read(PLUGIN).unwrap();
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty(), "its manifest is in it");
+    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+    fs::create_dir_all(m.project()).unwrap();
+    let renamed = m.project().join("renamed.wasm");
+    fs::write(&renamed, bytes).unwrap();
+    let file = renamed.to_str().unwrap();
+    for (rules, line) in [
+        ("[plugin.\"*\".deny-routes]\nneon = [\"GET /projects\"]\n", "neon without \"GET /projects\""),
+        ("[plugin.\"*\".routes]\nneon = [\"POST /**\"]\n", "neon = [\"POST /**\", \"GET /projects\"]"),
+        ("[plugin.\"*\"]\nservices = [\"noon\"]\n", "services = [\"noon\", \"neon\"]"),
+    ] {
+        policy(&m, rules);
+        let checked = m.psn(&["plugin", "check", file]).exits(0);
+        let withheld = checked.result()["withheld"][0].as_str().unwrap_or_default().to_owned();
+        assert!(withheld.starts_with("http noon") && withheld.contains(line), "{rules}: {withheld}");
+    }
+    policy(&m, "[plugin.\"*\".deny-routes]\nneon = [\"DELETE /**\"]\n");
+    assert!(m.psn(&["plugin", "check", file]).exits(0).result()["withheld"].as_array().unwrap().is_empty());
+}
+
 #[test]
 fn it_is_in_force_on_the_path_and_a_change_stops_only_whom_it_concerns() {
     let m = machine();

@@ -135,7 +135,7 @@ async fn a_value_that_can_be_no_credential_is_refused_with_the_rest() {
 
 #[tokio::test]
 async fn an_answer_of_very_many_values_is_too_large() {
-    let service = Service::start(|_, _| reply("200 OK", &[], &format!("[{}1]", "{\"a\":1},".repeat(150_000)))).await;
+    let service = Service::start(|_, _| reply("200 OK", &[], format!("[{}1]", "{\"a\":1},".repeat(150_000)))).await;
     let e = get(&mut rig(&service)).await.unwrap_err();
     assert_eq!((e.code.as_str(), e.sent), ("too-large", true), "{}", e.message);
 }
