@@ -106,7 +106,7 @@ fn what_the_documents_show_exists() {
 }
 
 /// Words that follow "psn" where it is the subject of a sentence and not a command.
-const SENTENCES: &[&str] = &["has", "runs", "may", "failed", "does", "could", "compiled", "grant"];
+const SENTENCES: &[&str] = &["has", "keeps", "runs", "may", "failed", "does", "could", "compiled", "grant"];
 
 /// A name, not a command: whom the local hub's certificate is made out to.
 const CERTIFICATE: &str = "local hub";

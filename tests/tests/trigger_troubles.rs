@@ -9,8 +9,15 @@ use psn_tests::{found, sample};
 use serde_json::{Value, json};
 
 const SETUP: [&str; 2] = ["run", "setup"];
-/// Against the local hub, where each takes a setup, these many moments of a plain test run.
-const SAMPLE: usize = 3;
+/// Moments that a plain test run takes: against the local hub, where each is a setup, and in the cloud. All with `PSN_MATRIX=full`.
+const SAMPLE: usize = 2;
+const SAMPLE_CLOUD: usize = 5;
+
+/// Some of the calls from the first to the last, spread over the run.
+fn moments(calls: usize, few: usize) -> Vec<usize> {
+    let every: Vec<usize> = (1..=calls).collect();
+    sample::spread(&every, |nth| (nth - 1) * few / calls, sample::size(few, calls), sample::seed())
+}
 
 fn rig() -> Rig {
     Rig::new(env!("CARGO_BIN_EXE_psn-tested"))
@@ -47,8 +54,7 @@ fn a_token_that_is_revoked_in_mid_run() {
     let token = clean.secret("TRIGGER_ACCESS_TOKEN").expect("the local hub's token");
 
     // At the local hub, whose own token comes back with a setup: the hub is complete then, as if nothing had happened.
-    let every: Vec<usize> = (1..=calls).collect();
-    for nth in sample::spread(&every, |nth| nth * SAMPLE / (calls + 1), sample::size(SAMPLE, calls), sample::seed()) {
+    for nth in moments(calls, SAMPLE) {
         let case = rig.case();
         rig.http.begin();
         rig.http.revoke_at("trigger", nth);
@@ -72,7 +78,7 @@ fn a_token_that_is_revoked_in_mid_run() {
     in_the_cloud(&rig, &token);
 }
 
-/// At every call that a person's own token is used for, up to where the database's part of a setup would be needed.
+/// At the calls that a person's own token is used for, up to where the database's part of a setup would be needed.
 fn in_the_cloud(rig: &Rig, token: &str) {
     let step = ["--hub", "cloud", "run", "trigger-provision"];
     let set_token = ["--hub", "cloud", "keys", "set", "TRIGGER_ACCESS_TOKEN", "--stdin"];
@@ -96,7 +102,7 @@ fn in_the_cloud(rig: &Rig, token: &str) {
         calls_of(rig, "trigger")
     };
     assert!(calls >= 6, "{calls}");
-    for nth in 1..=calls {
+    for nth in moments(calls, SAMPLE_CLOUD) {
         let case = ready();
         rig.http.begin();
         rig.http.revoke_at("trigger", nth);
