@@ -45,7 +45,7 @@ pub enum SecretError {
     NotKept { name: String, reason: String },
     #[error("{0} stands for a value that this plugin did not have kept: psn does not replace it")]
     KeptByAnother(String),
-    #[error("psn keeps {MAX_KEPT} secrets for the plugin {plugin} already, and no more for one plugin")]
+    #[error("the plugin {plugin} has {MAX_KEPT} secrets kept already, and psn keeps no more for one")]
     TooMany { plugin: String },
     /// In the backend's own words.
     #[error(transparent)]
