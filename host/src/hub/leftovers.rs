@@ -88,8 +88,13 @@ pub(super) async fn drop_role(owner: &mut PgConnection, role: &str) -> Result<bo
     if !role_exists(owner, role).await? {
         return Ok(false);
     }
-    // Only a member may take back what was granted to a role. One transaction, and the membership goes with the role.
-    let take_back = format!("GRANT {role} TO CURRENT_USER; DROP OWNED BY {role}");
+    // Only a member may take back what was granted to a role, and end its sessions: one that a pooler keeps would go on as a role that
+    // is no more, also for one of the same name that is made later. One transaction, and the membership goes with the role.
+    let take_back = format!(
+        "GRANT {role} TO CURRENT_USER; \
+         SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a WHERE a.usename = '{role}'; \
+         DROP OWNED BY {role}"
+    );
     let what = format!("dropping the role {role}");
     match execute(owner, format!("{take_back}; DROP ROLE {role}"), what.clone()).await {
         Err(RolesError::Sql { source: sqlx::Error::Database(e), .. })

@@ -136,9 +136,14 @@ impl Runtime {
     pub async fn load_within(&self, installed: &Installed, deadline: Deadline) -> Result<Loaded, RuntimeError> {
         let key = (installed.sha256.clone(), installed.manifest.capabilities_hash());
         let cell = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let late = || RuntimeError::CompileDeadline { plugin: installed.manifest.plugin.name.clone() };
+        // tokio's timers are a millisecond coarse, in which a small component can be ready.
+        if deadline.passed() && !cell.initialized() {
+            return Err(late());
+        }
         match tokio::time::timeout_at(deadline.at().into(), cell.get_or_try_init(|| self.prepare(installed))).await {
             Ok(loaded) => loaded.cloned(),
-            Err(_) => Err(RuntimeError::CompileDeadline { plugin: installed.manifest.plugin.name.clone() }),
+            Err(_) => Err(late()),
         }
     }
 }
