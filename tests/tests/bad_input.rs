@@ -93,6 +93,30 @@ fn a_name_that_is_no_step_gets_the_nearest_one() {
 }
 
 #[test]
+fn a_task_of_a_hub_without_a_database_says_what_is_missing() {
+    let m = machine();
+    m.psn(&["run", "keys"]).exits(0);
+    let answer = m.psn(&["run", "watchdog"]).exits(1);
+    assert_code(&answer, "hub.no-database-url");
+    assert_eq!(answer.error()["fix"][0], "psn run setup");
+
+    // What git once kept it still has.
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+        let done = std::process::Command::new("git").current_dir(m.project()).args(who).args(args).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    git(&["init", "-q"]);
+    git(&["add", "-f", "config/hub.env"]);
+    git(&["commit", "-qm", "all of it"]);
+    git(&["rm", "-q", "--cached", "config/hub.env"]);
+    git(&["commit", "-qm", "not that"]);
+    let doctor = m.psn(&["doctor"]);
+    let found = doctor.event(|e| e["check"] == "git-hygiene");
+    assert!(found["status"] == "fail" && found["message"].as_str().unwrap().contains("history"), "{found}");
+}
+
+#[test]
 fn two_at_once_the_second_is_told_who_is_first() {
     let m = machine();
     m.psn(&["run", "setup"]).exits(0);

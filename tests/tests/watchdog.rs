@@ -204,6 +204,13 @@ fn real_runs_in_each_state_and_a_person_for_the_rest() {
     assert_eq!(stage.tick()["retriggered"], 1);
     stage.becomes(&parked, "published");
 
+    // A draft is in nobody's hands, and no fix says otherwise.
+    let draft = stage.post(None, false);
+    stage.sql(&format!("UPDATE posts SET status = 'draft' WHERE id = '{draft}'"));
+    let answer = stage.psn(&["posts", "retry", &draft]).exits(1);
+    assert_eq!(answer.error()["code"], "posts.not-scheduled");
+    assert_eq!(answer.error()["fix"][0], format!("psn posts show {draft}"));
+
     // Wrong use.
     let nobody = "00000000-0000-4000-8000-000000000000";
     for (args, code) in [

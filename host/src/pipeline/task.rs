@@ -80,3 +80,23 @@ fn failed(event: impl Fn(StepStatus, String) -> StepEvent, error: CodedError) ->
     e.error = Some(error);
     (Ended::Failed, e)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::ended;
+
+    #[test]
+    fn a_last_line_tells_the_counts_that_are_not_zero() {
+        assert_eq!(
+            ended("watchdog", &json!({ "claimed": 3, "left_over": 2, "parked": 0, "posts": ["a"], "note": "x" })),
+            "watchdog ended: claimed 3, left over 2, posts 1"
+        );
+        for nothing in [json!({}), json!({ "claimed": 0 }), json!(null)] {
+            assert_eq!(ended("watchdog", &nothing), "watchdog ended");
+        }
+        let long = ended("x", &json!({ "k".repeat(5_000): 1 }));
+        assert!(long.len() < 100, "{long}");
+    }
+}

@@ -12,6 +12,7 @@ mod fault;
 mod host;
 pub(crate) mod invariants;
 mod numeric;
+mod parse;
 mod policy;
 mod session;
 #[cfg(test)]
