@@ -10,6 +10,7 @@
 //! capabilities/  one folder per interface of the contract: policy.rs decides, host.rs implements
 //! hub/           the hub's folder, env files, connections, migrations, roles
 //! secret, redact what every layer may use: the secret type, and the filter that every output passes
+//! shell          words of the commands that psn tells people to type
 //! boundary       the seams where tests watch what leaves the process
 //! ```
 //!
@@ -31,3 +32,4 @@ pub mod plugins;
 pub mod redact;
 pub mod runtime;
 pub mod secret;
+mod shell;

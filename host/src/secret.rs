@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::error::CodedError;
 use crate::redact::Redactor;
 
-pub use kept::{Keeper, MAX_KEPT, not_kept_by};
+pub use kept::{Keeper, MAX_KEPT, not_kept_by, record_name};
 
 /// A secret value. No Debug, Display or Serialize; wiped when dropped. [`Secret::expose`] is the only way in, and easy to grep for.
 #[derive(Clone)]
@@ -65,9 +65,7 @@ impl From<SecretError> for CodedError {
                 message,
                 [
                     "psn keys list".to_owned(),
-                    format!(
-                        "If the plugin is to have its own value there, remove the line {name}= from config/hub.env or config/keys.env."
-                    ),
+                    format!("If the plugin is to have its own value there: psn keys unset {name}"),
                 ],
             ),
             SecretError::TooMany { plugin } => CodedError::new(
@@ -75,7 +73,7 @@ impl From<SecretError> for CodedError {
                 message,
                 [
                     format!("psn plugin diff {plugin}"),
-                    "Remove what it does not need any more from config/hub.env.".to_owned(),
+                    "For each that it does not need any more: psn keys unset NAME".to_owned(),
                 ],
             ),
             SecretError::Backend(e) => *e,
@@ -91,6 +89,14 @@ pub trait SecretBackend: Send + Sync {
     fn store(&self, values: &[(&str, &Secret)]) -> Result<(), SecretError>;
     /// Forgets a value durably before it returns. What a person brought stays.
     fn remove(&self, name: &str) -> Result<(), SecretError>;
+    /// As [`SecretBackend::store`], for what a person brings.
+    fn bring(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
+        self.store(&[(name, value)])
+    }
+    /// Forgets a value durably, whoever brought it.
+    fn unset(&self, name: &str) -> Result<(), SecretError> {
+        self.remove(name)
+    }
 }
 
 /// The live secrets of one process. Every value that enters is registered with the redactor first.
@@ -138,6 +144,17 @@ impl Secrets {
         Ok(())
     }
 
+    /// As [`Secrets::set`], for what a person brings.
+    pub fn bring(&self, name: &str, value: Secret) -> Result<(), SecretError> {
+        self.check(name, &value)?;
+        if self.is_same(name, &value) {
+            return Ok(());
+        }
+        self.backend.bring(name, &value)?;
+        self.make_live(name, value);
+        Ok(())
+    }
+
     /// Random bytes, hex encoded, unless the secret exists.
     pub fn generate(&self, name: &str, bytes: usize) -> Result<(), SecretError> {
         self.generate_for(&Keeper::Psn, name, bytes)
@@ -169,8 +186,20 @@ impl Secrets {
     /// It is no longer kept. The redactor goes on looking for it.
     pub fn remove(&self, name: &str) -> Result<(), SecretError> {
         self.backend.remove(name)?;
-        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
+        self.forget(name);
         Ok(())
+    }
+
+    /// As [`Secrets::remove`], also of what a person brought. Nobody is its keeper any more.
+    pub fn unset(&self, name: &str) -> Result<(), SecretError> {
+        self.backend.unset(name)?;
+        self.backend.unset(&kept::record_name(name))?;
+        self.forget(name);
+        Ok(())
+    }
+
+    fn forget(&self, name: &str) {
+        self.values.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name);
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Secret>> {

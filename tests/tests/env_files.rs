@@ -197,6 +197,31 @@ fn what_a_person_wrote_stays_and_a_file_that_git_keeps_is_refused() {
     assert!(!other.project().join("config/keys.env").exists());
 }
 
+#[test]
+fn a_key_that_was_brought_can_be_taken_away_and_what_psn_needs_cannot() {
+    let m = Machine::new(env!("CARGO_BIN_EXE_psn-tested"));
+    let project = project(&m);
+    let text = |file: std::path::PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    m.psn_with_input(&["keys", "set", "ACME_KEY", "--stdin"], "acme_0123456789\n").exits(0);
+    assert!(text(project.keys_env()).contains("\nACME_KEY=acme_0123456789\n"));
+    assert_eq!(text(project.hub_env()), "", "what a person brings is not what setup made");
+    let answer = m.psn(&["keys", "unset", "ACME_KEY"]).exits(0);
+    assert_eq!(answer.result()["name"], "ACME_KEY");
+    assert!(!answer.stdout.contains("acme_0123456789"));
+    assert!(!text(project.keys_env()).contains("ACME_KEY"));
+    let answer = m.psn(&["keys", "unset", "ACME_KEY"]).exits(1);
+    assert_eq!((&answer.error()["code"], &answer.error()["fix"][0]), (&"keys.not-set".into(), &"psn keys list".into()));
+    assert_eq!(m.psn(&["keys", "unset", "acme"]).exits(1).error()["code"], "keys.bad-name");
+
+    let key = "00".repeat(32);
+    std::fs::write(project.hub_env(), format!("# mine\nHUB_ENCRYPTION_KEY={key}\nOTHER_KEY=other_0123456789\n"))
+        .expect("written");
+    let answer = m.psn(&["keys", "unset", "HUB_ENCRYPTION_KEY"]).exits(1);
+    assert_eq!(answer.error()["code"], "keys.hubs-own");
+    m.psn(&["keys", "unset", "OTHER_KEY"]).exits(0);
+    assert_eq!(text(project.hub_env()), format!("# mine\nHUB_ENCRYPTION_KEY={key}\n"));
+}
+
 /// Processes, not threads: three psn write while another program reads the file again and again.
 #[test]
 fn another_process_never_reads_half_a_file() {
@@ -204,7 +229,7 @@ fn another_process_never_reads_half_a_file() {
     let project = project(&m);
     let long = "x".repeat(4000);
     m.psn_with_input(&["keys", "set", "LAST_LINE", "--stdin"], &long).exits(0);
-    let file = project.hub_env();
+    let file = project.keys_env();
     // Each look: the file is there, ends with a whole line, and has the line that was there from the start.
     let script = "n=0; while [ ! -e \"$2\" ]; do t=$(cat \"$1\" && printf end) || exit 9; case $t in *\"\nend\") ;; *) exit 8;; esac; \
                   case $t in *LAST_LINE=x*) ;; *) exit 7;; esac; n=$((n+1)); done; echo $n";

@@ -208,6 +208,8 @@ pub(super) enum Keys {
         #[command(flatten)]
         from: KeySource,
     },
+    /// Takes a key out of config/keys.env or config/hub.env
+    Unset { name: String },
     /// Lists the keys that are there, by fingerprint
     List,
 }

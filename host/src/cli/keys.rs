@@ -20,19 +20,14 @@ const MAX_KEY_BYTES: u64 = 8 * 1024;
 pub(super) fn keys(context: &Context, command: Keys) -> Result<Done, CodedError> {
     match command {
         Keys::Set { name, from } => set(context, &name, from),
+        Keys::Unset { name } => unset(context, &name),
         Keys::List => list(context),
     }
 }
 
 fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedError> {
     let again = format!("psn keys set {name} --stdin");
-    if !is_secret_name(name) {
-        return Err(CodedError::new(
-            "keys.bad-name",
-            format!("`{name}` is no key's name: capital letters, digits and _"),
-            ["psn keys set NEON_API_KEY --stdin"],
-        ));
-    }
+    check_name(name, "psn keys set NEON_API_KEY --stdin")?;
     let value = read(name, &from)?;
     let value = value.trim();
     if value.is_empty() || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -59,12 +54,44 @@ fn set(context: &Context, name: &str, from: KeySource) -> Result<Done, CodedErro
         return Err(hubs_own(name, &kept.fingerprint(name)));
     }
     let fingerprint = secret.fingerprint(name);
-    secrets.set(name, secret)?;
+    if is_the_hubs(name) {
+        secrets.set(name, secret)?
+    } else {
+        secrets.bring(name, secret)?
+    };
     context.events.emit(&Event::Result {
         command: "keys set".to_owned(),
         data: json!({ "name": name, "fingerprint": format!("sha256:{fingerprint}"), "next": "psn run setup" }),
     });
     Ok(Done::Ok)
+}
+
+/// What setup makes is made again by the next one; what it cannot make again stays.
+fn unset(context: &Context, name: &str) -> Result<Done, CodedError> {
+    check_name(name, "psn keys list")?;
+    let project = find_project(context.common.project.as_deref(), false)?;
+    let secrets = Secrets::open(Box::new(EnvFiles::new(&project)), Arc::clone(&context.redactor))?;
+    let Some(kept) = secrets.get(name) else {
+        return Err(CodedError::new("keys.not-set", format!("there is no key {name}"), ["psn keys list"]));
+    };
+    let fingerprint = kept.fingerprint(name);
+    if is_the_hubs(name) {
+        return Err(hubs_own(name, &fingerprint));
+    }
+    secrets.unset(name)?;
+    context.events.emit(&Event::Result {
+        command: "keys unset".to_owned(),
+        data: json!({ "name": name, "fingerprint": format!("sha256:{fingerprint}") }),
+    });
+    Ok(Done::Ok)
+}
+
+fn check_name(name: &str, fix: &str) -> Result<(), CodedError> {
+    if is_secret_name(name) {
+        return Ok(());
+    }
+    let message = format!("`{name}` is no key's name: capital letters, digits and _");
+    Err(CodedError::new("keys.bad-name", message, [fix]))
 }
 
 /// What setup makes or psn itself says of the hub, and nobody brings.
@@ -78,7 +105,7 @@ fn hubs_own(name: &str, fingerprint: &str) -> CodedError {
     CodedError::new(
         "keys.hubs-own",
         format!(
-            "{name} is the hub's own (sha256:{fingerprint}), and with another one psn would lose the hub, or what is sealed in it"
+            "{name} is the hub's own (sha256:{fingerprint}): without it, or with another one, psn would lose the hub, or what is sealed in it"
         ),
         [
             "psn keys list".to_owned(),

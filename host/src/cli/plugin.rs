@@ -8,9 +8,10 @@ use super::{Context, Done, consent_prompt};
 use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
 use crate::pipeline::FIRST_PARTY;
-use crate::pipeline::consent::{needs_consent, word};
+use crate::pipeline::consent::needs_consent;
 use crate::pipeline::session::find_project;
 use crate::plugins::{AddError, Added, OperatorPolicy, Registry, asks, describe, withheld};
+use crate::shell;
 
 /// The largest file that is looked at, in bytes: a component with an embedded JavaScript or Python engine has under 40 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -169,7 +170,7 @@ fn check(context: &Context, file: &Path) -> Result<Done, CodedError> {
         "withheld": withheld(&policy.narrow(&found.manifest)),
         "allowed": policy.allows_third_party(),
         "imports": found.imports,
-        "next": format!("psn plugin add {}", word(file)),
+        "next": format!("psn plugin add {}", shell::path(file)),
     });
     context.events.emit(&Event::Result { command: "plugin check".to_owned(), data });
     Ok(Done::Ok)

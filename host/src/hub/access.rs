@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic_file::{Direction, FileError};
 use crate::error::CodedError;
+use crate::shell;
 
 impl FileError {
     pub(crate) fn coded(&self) -> CodedError {
@@ -13,27 +14,29 @@ impl FileError {
         match self {
             FileError::Io { path, source, direction } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    say("config.disk-full", vec![format!("df -h {}", word(standing(path)))])
+                    say("config.disk-full", vec![format!("df -h {}", shell::path(standing(path)))])
                 }
                 ErrorKind::ReadOnlyFilesystem => {
-                    say("config.not-writable", vec![format!("findmnt -T {}", word(standing(path)))])
+                    say("config.not-writable", vec![format!("findmnt -T {}", shell::path(standing(path)))])
                 }
                 ErrorKind::PermissionDenied => match direction {
                     Direction::Read => say("config.not-readable", vec![give_right(path, *direction)]),
                     Direction::Write => say("config.not-writable", vec![give_right(path, *direction)]),
                 },
                 ErrorKind::IsADirectory | ErrorKind::NotADirectory => say("config.not-a-file", vec![aside(path)]),
-                _ => say("config.io", vec![format!("ls -ld {}", word(standing(path)))]),
+                _ => say("config.io", vec![format!("ls -ld {}", shell::path(standing(path)))]),
             },
             FileError::Symlink(path) | FileError::NotAFile(path) => say("config.not-a-file", vec![aside(path)]),
-            FileError::Locked { path } => say("config.locked", vec![format!("fuser -v {}", word(path))]).retryable(),
+            FileError::Locked { path } => {
+                say("config.locked", vec![format!("fuser -v {}", shell::path(path))]).retryable()
+            }
         }
     }
 }
 
 /// Moves a file out of the way, and keeps it.
 pub(crate) fn aside(path: &Path) -> String {
-    format!("mv {} {}", word(path), word(&beside(path)))
+    format!("mv {} {}", shell::path(path), shell::path(&beside(path)))
 }
 
 /// Where what is in the way is kept: `mv` would replace a file of that name, and move into a folder.
@@ -58,7 +61,7 @@ fn give_right(path: &Path, direction: Direction) -> String {
     let culprit = culprit(path, direction);
     let metadata = fs::symlink_metadata(culprit);
     let own = metadata.as_ref().is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw());
-    let at = word(culprit);
+    let at = shell::path(culprit);
     match metadata {
         Ok(_) if !own => format!("sudo chown -R \"$(id -un)\" {at}"),
         Ok(m) if m.is_dir() => format!("chmod u+rwx {at}"),
@@ -84,13 +87,6 @@ fn culprit(path: &Path, direction: Direction) -> &Path {
 fn standing(path: &Path) -> &Path {
     let there = path.ancestors().find(|a| a.symlink_metadata().is_ok());
     there.unwrap_or(Path::new("."))
-}
-
-/// As one word of a shell.
-pub(crate) fn word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@+,".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
@@ -133,11 +129,5 @@ mod tests {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         assert_eq!(beside(&file), dir.path().join("f.old2"));
-    }
-
-    #[test]
-    fn a_path_is_one_word() {
-        assert_eq!(word(Path::new("/a/b-c_1.env")), "/a/b-c_1.env");
-        assert_eq!(word(Path::new("/my hub/it's")), "'/my hub/it'\\''s'");
     }
 }

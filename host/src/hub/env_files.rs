@@ -84,11 +84,25 @@ impl EnvFiles {
 
     /// What goes to one file goes there at once.
     pub fn write_all(&self, values: &[(&str, &Secret)]) -> Result<(), EnvFilesError> {
+        self.write_where(values, |name, keys, hub| {
+            PERSON_KEYS.contains(&name) || (keys.get(name).is_some() && hub.get(name).is_none())
+        })
+    }
+
+    /// What a person brings. What stands in hub.env already is replaced there: a name has one place.
+    pub fn bring(&self, name: &str, value: &Secret) -> Result<(), EnvFilesError> {
+        self.write_where(&[(name, value)], |name, _, hub| PERSON_KEYS.contains(&name) || hub.get(name).is_none())
+    }
+
+    fn write_where(
+        &self,
+        values: &[(&str, &Secret)],
+        in_keys: impl Fn(&str, &EnvFile, &EnvFile) -> bool,
+    ) -> Result<(), EnvFilesError> {
         // Two psn at once (a run and `psn keys set`) each see what the other wrote.
         let _lock = Lock::exclusive(&self.lock)?;
         let (keys, hub) = (self.read(KEYS_ENV)?, self.read(HUB_ENV)?);
-        let in_keys = |name: &str| PERSON_KEYS.contains(&name) || (keys.get(name).is_some() && hub.get(name).is_none());
-        let (to_keys, to_hub): (Vec<_>, Vec<_>) = values.iter().partition(|(name, _)| in_keys(name));
+        let (to_keys, to_hub): (Vec<_>, Vec<_>) = values.iter().partition(|(name, _)| in_keys(name, &keys, &hub));
         for (file, header, mut env, values) in
             [(KEYS_ENV, KEYS_HEADER, keys, to_keys), (HUB_ENV, HUB_HEADER, hub, to_hub)]
         {
@@ -111,15 +125,25 @@ impl EnvFiles {
     /// Takes the lines of these names out of hub.env. What a person brought stays.
     pub fn remove_lines(&self, names: &[&str]) -> Result<(), EnvFilesError> {
         let _lock = Lock::exclusive(&self.lock)?;
-        let mut env = self.read(HUB_ENV)?;
+        self.remove_from(HUB_ENV, names)
+    }
+
+    /// Takes the name out of both files.
+    pub fn unset(&self, name: &str) -> Result<(), EnvFilesError> {
+        let _lock = Lock::exclusive(&self.lock)?;
+        [KEYS_ENV, HUB_ENV].into_iter().try_for_each(|file| self.remove_from(file, &[name]))
+    }
+
+    fn remove_from(&self, file: &'static str, names: &[&str]) -> Result<(), EnvFilesError> {
+        let mut env = self.read(file)?;
         if !names.iter().any(|name| env.get(name).is_some()) {
             return Ok(());
         }
-        self.guard(HUB_ENV)?;
+        self.guard(file)?;
         for name in names {
-            env.remove(name).map_err(|source| EnvFilesError::Text { file: HUB_ENV, source })?;
+            env.remove(name).map_err(|source| EnvFilesError::Text { file, source })?;
         }
-        Ok(atomic_file::replace(&self.folder.join(HUB_ENV), env.text().as_bytes(), MODE)?)
+        Ok(atomic_file::replace(&self.folder.join(file), env.text().as_bytes(), MODE)?)
     }
 
     fn read(&self, file: &'static str) -> Result<EnvFile, EnvFilesError> {
@@ -148,6 +172,14 @@ impl SecretBackend for EnvFiles {
 
     fn remove(&self, name: &str) -> Result<(), SecretError> {
         self.remove_lines(&[name]).map_err(|e| Box::new(e.coded()).into())
+    }
+
+    fn bring(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
+        EnvFiles::bring(self, name, value).map_err(|e| Box::new(e.coded()).into())
+    }
+
+    fn unset(&self, name: &str) -> Result<(), SecretError> {
+        EnvFiles::unset(self, name).map_err(|e| Box::new(e.coded()).into())
     }
 }
 
@@ -199,6 +231,32 @@ mod tests {
             "# mine\nOPENAI_API_KEY=new\nTRIGGER_ACCESS_TOKEN=tr_pat_1\n"
         );
         assert!(!project.hub_env().exists());
+    }
+
+    #[test]
+    fn what_a_person_brings_stands_with_their_keys_and_in_one_place() {
+        let (_dir, project) = project();
+        let files = EnvFiles::new(&project);
+        files.write("ACME_KEPT", &Secret::new("of-the-plugin")).unwrap();
+        for (name, value) in [("ACME_KEY", "brought"), ("ACME_KEPT", "replaced"), ("NEON_API_KEY", "napi_1")] {
+            files.bring(name, &Secret::new(value)).unwrap();
+        }
+        // What setup learns of a name that a person brought goes where that stands.
+        files.write("ACME_KEY", &Secret::new("renewed")).unwrap();
+        let texts = || [project.keys_env(), project.hub_env()].map(|f| fs::read_to_string(f).unwrap());
+        assert_eq!(
+            texts(),
+            [
+                format!("{KEYS_HEADER}ACME_KEY=renewed\nNEON_API_KEY=napi_1\n"),
+                format!("{HUB_HEADER}ACME_KEPT=replaced\n")
+            ]
+        );
+        files.remove_lines(&["ACME_KEY"]).unwrap();
+        assert!(texts()[0].contains("ACME_KEY=renewed"), "only hub.env is psn's to tidy");
+        for name in ["ACME_KEY", "ACME_KEPT", "ACME_NEVER"] {
+            files.unset(name).unwrap();
+        }
+        assert_eq!(texts(), [format!("{KEYS_HEADER}NEON_API_KEY=napi_1\n"), HUB_HEADER.to_owned()]);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl ProjectError {
                 "config.not-found",
                 self.to_string(),
                 [
-                    format!("psn run setup --project {}", from.display()),
+                    format!("psn run setup --project {}", crate::shell::path(from)),
                     "cd to the folder of your hub, or name it with --project DIR".to_owned(),
                 ],
             ),

@@ -13,6 +13,7 @@ use super::survey::{self, Finding, State};
 use crate::atomic;
 use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
+use crate::shell;
 
 /// The plan file's format.
 const SCHEMA: &str = "psn.plan/1";
@@ -164,7 +165,7 @@ impl Plan {
         let kind = session.kind.as_str();
         if self.hub != kind {
             let why = format!("it is for a {} hub, and this folder has a {kind} one", self.hub);
-            let fix = format!("psn apply {} --hub {}", path.display(), self.hub);
+            let fix = format!("psn apply {} --hub {}", shell::path(path), self.hub);
             return Err(stale(&why, session.is_new.then_some(fix).into_iter().chain(again(path))));
         }
         let (hub_id, here) = (&session.environment.hub_id, folder(session));
@@ -231,7 +232,7 @@ fn folder(session: &Session) -> String {
 }
 
 fn again(path: &Path) -> [String; 2] {
-    let path = path.display();
+    let path = shell::path(path);
     [format!("psn plan setup --out {path}"), format!("psn apply {path}")]
 }
 

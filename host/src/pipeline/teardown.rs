@@ -11,6 +11,7 @@ use crate::capabilities::Deadline;
 use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
 use crate::hub::{self, EnvFiles, Purpose};
+use crate::secret::record_name;
 
 /// For the database's own part.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -167,8 +168,7 @@ fn forget_secrets(session: &Session) -> Result<(), CodedError> {
     }
     for place in Place::all().filter(|p| p.slot() != MIGRATE) {
         let installed = plugin_of(session, place.slot())?;
-        let captured = installed.manifest.http.iter().flat_map(|s| s.capture.values()).flat_map(|v| v.values());
-        names.extend(captured.cloned());
+        names.extend(installed.manifest.kept().flat_map(|name| [name.clone(), record_name(name)]));
     }
     names.sort();
     names.dedup();

@@ -24,7 +24,8 @@ pub(super) fn is_record(name: &str) -> bool {
     name.starts_with(RECORD)
 }
 
-fn record_name(name: &str) -> String {
+/// The name under which it is written down who keeps a secret.
+pub fn record_name(name: &str) -> String {
     format!("{RECORD}{name}")
 }
 

@@ -4,6 +4,10 @@ use clap::Args;
 use super::run_id;
 use super::time::{date, duration};
 use crate::error::CodedError;
+use crate::shell;
+
+/// Runs on a page, where nothing else is said.
+const PAGE: u32 = 25;
 
 const STATUSES: [&str; 13] = [
     "PENDING_VERSION",
@@ -51,7 +55,7 @@ pub(in crate::cli) struct Runs {
     #[arg(long, value_name = "DATE")]
     to: Option<String>,
     /// Runs on a page
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = PAGE, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
     /// The page after this run, as the page before says
     #[arg(long, value_name = "RUN", conflicts_with = "before")]
@@ -59,6 +63,33 @@ pub(in crate::cli) struct Runs {
     /// The page before this run
     #[arg(long, value_name = "RUN")]
     before: Option<String>,
+}
+
+impl Runs {
+    /// The command for the page after this run, of the same runs.
+    pub(super) fn page_after(&self, run: &str) -> String {
+        let mut words = vec!["psn task runs".to_owned()];
+        let lists =
+            [("--status", &self.status), ("--task", &self.task), ("--tag", &self.tag), ("--deployment", &self.version)];
+        for (name, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
+            words.push(format!("{name} {}", shell::word(&values.join(","))));
+        }
+        let named = [
+            ("--batch", &self.batch),
+            ("--schedule", &self.schedule),
+            ("--since", &self.since),
+            ("--from", &self.from),
+            ("--to", &self.to),
+        ];
+        for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+            words.push(format!("{name} {}", shell::word(value)));
+        }
+        if self.limit != PAGE {
+            words.push(format!("--limit {}", self.limit));
+        }
+        words.push(format!("--after {}", shell::word(run)));
+        words.join(" ")
+    }
 }
 
 pub(super) fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedError> {
@@ -110,4 +141,55 @@ pub(super) fn query(runs: &Runs) -> Result<Vec<(&'static str, String)>, CodedErr
         }
     }
     Ok(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        runs: Runs,
+    }
+
+    fn parse(words: &[&str]) -> Runs {
+        Line::try_parse_from(std::iter::once(&"psn").chain(words)).unwrap().runs
+    }
+
+    #[test]
+    fn the_next_page_is_one_of_the_same_runs() {
+        assert_eq!(parse(&[]).page_after("run_1"), "psn task runs --after run_1");
+        let asked = [
+            ["--status", "failed,CRASHED"],
+            ["--task", "publish-post,watchdog"],
+            ["--tag", "a b"],
+            ["--deployment", "20270131.1"],
+            ["--batch", "batch_1"],
+            ["--schedule", "sched_1"],
+            ["--since", "30d"],
+            ["--limit", "7"],
+        ];
+        let runs = parse(&asked.concat());
+        let next = runs.page_after("run_1");
+        assert_eq!(
+            next,
+            "psn task runs --status failed,CRASHED --task publish-post,watchdog --tag 'a b' --deployment 20270131.1 --batch batch_1 \
+             --schedule sched_1 --since 30d --limit 7 --after run_1"
+        );
+        // Typed again without its quotes' blank, it asks for the same and for what comes after.
+        let next = next.replace("'a b'", "a_b");
+        let words: Vec<&str> = next.split(' ').skip(3).collect();
+        let mut expected = query(&runs).unwrap();
+        expected.push(("page[after]", "run_1".to_owned()));
+        let again: Vec<_> =
+            query(&parse(&words)).unwrap().into_iter().map(|(k, v)| (k, v.replace("a_b", "a b"))).collect();
+        assert_eq!(again, expected);
+        let from = parse(&["--from", "2027-01-31", "--to", "2027-02-01"]).page_after("run_1");
+        assert_eq!(from, "psn task runs --from 2027-01-31 --to 2027-02-01 --after run_1");
+        // From a page that is itself not the first one.
+        assert_eq!(parse(&["--after", "run_0"]).page_after("run_1"), "psn task runs --after run_1");
+    }
 }

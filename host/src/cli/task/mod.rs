@@ -76,7 +76,10 @@ pub(super) async fn task(context: &Context, task: Task) -> Result<Done, CodedErr
         }
         Task::Runs(runs) => {
             let query = list::query(&runs)?;
-            let page = open(context).await?.list(&query).await.map_err(CodedError::from)?;
+            let mut page = open(context).await?.list(&query).await.map_err(CodedError::from)?;
+            if let Some(last) = page["pagination"]["next"].as_str().map(str::to_owned) {
+                page["next"] = runs.page_after(&last).into();
+            }
             answer(context, "runs", page)
         }
         Task::Show { run } => {

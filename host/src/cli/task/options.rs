@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::MAX_PAYLOAD;
 use super::time::{duration, when};
 use crate::error::CodedError;
+use crate::shell;
 
 /// Trigger.dev's own limits.
 const MAX_TAGS: usize = 10;
@@ -82,9 +83,9 @@ impl How {
             ("--ttl", self.ttl.as_deref()),
         ];
         for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            words.extend([name.to_owned(), quoted(value)]);
+            words.extend([name.to_owned(), shell::word(value)]);
         }
-        self.tags.iter().for_each(|tag| words.extend(["--tag".to_owned(), quoted(tag)]));
+        self.tags.iter().for_each(|tag| words.extend(["--tag".to_owned(), shell::word(tag)]));
         words
     }
 }
@@ -105,13 +106,4 @@ pub(super) fn payload(text: &str, fix: &str) -> Result<Value, CodedError> {
         return Err(usage(format!("the payload is larger than {MAX_PAYLOAD} bytes")));
     }
     serde_json::from_str(&text).map_err(|e| usage(format!("--payload is not JSON: {e}")))
-}
-
-/// As a shell reads it back.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }

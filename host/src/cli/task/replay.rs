@@ -5,12 +5,13 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::super::{Context, Done};
-use super::options::{How, payload, quoted};
+use super::options::{How, payload};
 use super::time::still_ahead;
 use super::trigger::wait;
 use super::{answer, no_such, open, run_id};
 use crate::error::CodedError;
 use crate::pipeline::trigger_api::TriggerApi;
+use crate::shell;
 
 #[derive(Args)]
 pub(in crate::cli) struct Replay {
@@ -64,10 +65,10 @@ pub(super) async fn replay(context: &Context, replay: &Replay) -> Result<Done, C
 
 impl Replay {
     fn again(&self, delay: &str) -> String {
-        let mut words = vec!["psn task replay".to_owned(), quoted(&self.run)];
+        let mut words = vec!["psn task replay".to_owned(), shell::word(&self.run)];
         let named = [("--payload", &self.payload), ("--deployment", &self.version)];
         for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-            words.extend([name.to_owned(), quoted(value)]);
+            words.extend([name.to_owned(), shell::word(value)]);
         }
         words.extend(self.how.words(delay));
         if let Some(seconds) = self.wait {
@@ -100,9 +101,9 @@ async fn taken_back(
     };
     let given = body.get("payload").unwrap_or(&before["payload"]);
     let task = before["taskIdentifier"].as_str().unwrap_or_default();
-    let mut words = format!("psn task trigger {} --payload {}", quoted(task), quoted(&given.to_string()));
+    let mut words = format!("psn task trigger {} --payload {}", shell::word(task), shell::word(&given.to_string()));
     if let Some(delay) = body.get("delay").and_then(Value::as_str) {
-        words = format!("{words} --delay {}", quoted(delay));
+        words = format!("{words} --delay {}", shell::word(delay));
     }
     CodedError::new(
         "task.replay-changed",

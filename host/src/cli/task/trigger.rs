@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::super::run::nearest;
 use super::super::{Context, Done};
-use super::options::{How, payload, quoted};
+use super::options::{How, payload};
 use super::time::still_ahead;
 use super::{OPEN, answer, no_such, open};
 use crate::error::CodedError;
 use crate::pipeline::trigger_api::TriggerApi;
+use crate::shell;
 
 /// Between two looks at a run that is waited for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -104,9 +105,9 @@ pub(super) async fn wait(
 
 /// The command as it was typed, with another delay.
 fn again(trigger: &Trigger, delay: &str) -> String {
-    let mut words = vec!["psn task trigger".to_owned(), quoted(&trigger.task)];
+    let mut words = vec!["psn task trigger".to_owned(), shell::word(&trigger.task)];
     if trigger.payload != "{}" {
-        words.extend(["--payload".to_owned(), quoted(&trigger.payload)]);
+        words.extend(["--payload".to_owned(), shell::word(&trigger.payload)]);
     }
     words.extend(trigger.how.words(delay));
     if let Some(seconds) = trigger.wait {
@@ -132,7 +133,7 @@ fn unknown(api: &TriggerApi, task: &str, deployed: Vec<String>) -> CodedError {
 }
 
 pub(super) fn prepare(trigger: &Trigger) -> Result<(Value, Value), CodedError> {
-    let fix = format!("psn task trigger {} --payload '{{}}'", trigger.task);
+    let fix = format!("psn task trigger {} --payload '{{}}'", shell::word(&trigger.task));
     let payload = payload(&trigger.payload, &fix)?;
     let mut options = trigger.how.options("trigger", &fix)?;
     options.insert("payloadType".to_owned(), json!("application/json"));

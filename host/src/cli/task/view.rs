@@ -18,8 +18,8 @@ pub(in crate::cli) fn lines(data: &Value) -> Vec<String> {
         if lines.is_empty() {
             lines.push("no runs".to_owned());
         }
-        if let Some(next) = data["pagination"]["next"].as_str() {
-            lines.push(format!("more: psn task runs --after {next}"));
+        if let Some(next) = data["next"].as_str() {
+            lines.push(format!("more: {next}"));
         }
         return lines;
     }
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn people_see_where_the_next_page_is() {
         let page = json!({ "data": [{ "id": "run_1", "status": "QUEUED", "taskIdentifier": "t", "createdAt": "2026", "tags": ["a"] }],
-            "pagination": { "next": "run_1" } });
+            "pagination": { "next": "run_1" }, "next": "psn task runs --after run_1" });
         let lines = lines(&page);
         assert!(lines[0].starts_with("run_1  QUEUED") && lines[0].ends_with("t  a"), "{lines:?}");
         assert_eq!(lines[1], "more: psn task runs --after run_1");

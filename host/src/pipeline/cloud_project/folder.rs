@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{CloudProject, File, INDEX};
 use crate::atomic;
 use crate::error::CodedError;
+use crate::shell;
 
 /// Folders that are psn's as a whole: what stands in them is deployed, or was by an earlier set of tasks.
 const OWN: [&str; 2] = ["src", "components"];
@@ -28,7 +29,7 @@ impl CloudProject {
             return Err(CodedError::new(
                 "task.export-folder",
                 format!("{} holds something else than tasks that psn wrote; nothing was changed", folder.display()),
-                [format!("psn task export {}", folder.join("psn-tasks").display())],
+                [format!("psn task export {}", shell::path(&folder.join("psn-tasks")))],
             ));
         }
         self.fill(folder).map_err(failed)
