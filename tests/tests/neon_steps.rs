@@ -120,6 +120,13 @@ fn a_creation_that_was_not_answered_is_found_and_not_repeated() {
         assert!(hub.machine.secret("DATABASE_URL").is_some() && hub.machine.secret("DATABASE_URL_DIRECT").is_some());
         let again = hub.run().exits(0);
         assert_eq!(again.steps(), [("neon-provision".to_owned(), "skipped".to_owned())], "{step}: {}", again.stdout);
+
+        let id = hub.machine.secret("PSN_HUB_ID").expect("a hub");
+        hub.machine.psn(&["teardown", "--confirm", &id]).exits(0);
+        assert_eq!(hub.projects().len(), 0, "{step}");
+        for name in ["DATABASE_URL", "DATABASE_URL_DIRECT"] {
+            assert_eq!(hub.machine.secret(name), None, "{step}: {name}");
+        }
     }
 }
 
