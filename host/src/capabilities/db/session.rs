@@ -2,6 +2,7 @@
 //! transaction-mode pooler nothing else holds.
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
 
 use futures_util::StreamExt as _;
 use sqlx::postgres::{PgConnection, PgStatement};
@@ -9,6 +10,7 @@ use sqlx::{
     AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _,
 };
 
+use tokio::time::Sleep;
 use uuid::Uuid;
 
 use super::DbAccess;
@@ -53,6 +55,7 @@ pub(super) struct Session {
     described: HashMap<String, PgStatement>,
     /// A statement failed: Postgres will turn the commit into a rollback, without saying so.
     failed: bool,
+    timer: Timer,
 }
 
 impl Session {
@@ -68,8 +71,10 @@ impl Session {
             Err(_) if deadline.passed() => return Err(Fault::Deadline),
             other => other?,
         };
-        let mut session = Self { connection, described: HashMap::new(), failed: false };
-        within(deadline, session.refuse_powerful()).await?;
+        let mut session = Self { connection, described: HashMap::new(), failed: false, timer: Timer::default() };
+        let mut timer = session.timer.take();
+        timer.within(deadline, session.refuse_powerful()).await?;
+        session.timer = timer;
         Ok(session)
     }
 
@@ -102,11 +107,12 @@ impl Session {
              SET LOCAL TIME ZONE 'UTC'; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {lock}; \
              SET LOCAL client_connection_check_interval = {ALONE_MS}; SET LOCAL app.current_user_id = '{user}'"
         );
-        within(deadline, async {
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
+        let Self { connection, timer, .. } = self;
+        let begun = async {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
             Ok(())
-        })
-        .await
+        };
+        timer.within(deadline, begun).await
     }
 
     pub(super) async fn query(&mut self, sql: &str, params: &[Value], deadline: Deadline) -> Result<Reply, Fault> {
@@ -140,17 +146,20 @@ impl Session {
     }
 
     async fn end(&mut self, sql: &'static str, deadline: Deadline) -> Result<(), Fault> {
-        within(deadline, async {
+        let Self { connection, timer, .. } = self;
+        let ended = async {
             // Their names would mean something else on the pooler's next server connection.
-            self.connection.clear_cached_statements().await?;
-            sqlx::raw_sql(sql).execute(&mut self.connection).await?;
+            connection.clear_cached_statements().await?;
+            sqlx::raw_sql(sql).execute(connection).await?;
             Ok(())
-        })
-        .await
+        };
+        timer.within(deadline, ended).await
     }
 
     async fn watched(&mut self, deadline: Deadline, sql: &str, params: &[Value], keep: Keep) -> Result<Reply, Fault> {
-        let reply = within(deadline, self.run(sql, params, keep)).await;
+        let mut timer = self.timer.take();
+        let reply = timer.within(deadline, self.run(sql, params, keep)).await;
+        self.timer = timer;
         self.failed |= reply.is_err();
         reply
     }
@@ -207,6 +216,29 @@ enum Keep {
     Count,
 }
 
-async fn within<T>(deadline: Deadline, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    tokio::time::timeout(deadline.remaining(), work).await.unwrap_or(Err(Fault::Deadline))
+/// One timer for all that a session does: a new one may wake the thread that waits for the earliest.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    async fn within<T>(
+        &mut self,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let at = deadline.at().into();
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = timer.as_mut() => Err(Fault::Deadline),
+        }
+    }
 }
