@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::DbAccess;
 use super::fault::Fault;
-use super::values::{self, Value};
+use super::values::{self, Form, Value};
 use crate::capabilities::Deadline;
 use crate::hub::connection::{HubUrl, connect_url};
 
@@ -180,6 +180,7 @@ impl Session {
         let statement = self.described(sql).await?;
         let arguments = values::arguments(&statement, params)?;
         let columns = statement.columns().iter().map(|c| c.name().to_owned()).collect();
+        let forms: Vec<_> = statement.columns().iter().map(|c| Form::of(c.type_info())).collect();
         let mut reply = Reply { columns, ..Reply::default() };
         let mut bytes = 0usize;
         let mut answer = self.connection.fetch_many(statement.query_with(arguments).persistent(false));
@@ -189,9 +190,9 @@ impl Session {
                 Either::Right(_) if matches!(keep, Keep::Count) => {}
                 Either::Right(row) => {
                     let mut values = Vec::with_capacity(row.len());
-                    for column in row.columns() {
+                    for (column, form) in statement.columns().iter().zip(&forms) {
                         let raw = row.try_get_raw(column.ordinal())?;
-                        let value = values::decode(column.name(), &raw)?;
+                        let value = values::decode(column, *form, &raw)?;
                         bytes += VALUE_BYTES + values::weight(&value);
                         values.push(value);
                     }

@@ -4,8 +4,10 @@ pub(super) use psn_bindings::imports::psn::plugin::db::Value;
 use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgStatement, PgTypeInfo, PgTypeKind, PgValueRef, Postgres};
-use sqlx::{Arguments as _, Either, Statement as _, Type, TypeInfo as _, ValueRef as _};
+use sqlx::postgres::{
+    PgArgumentBuffer, PgArguments, PgColumn, PgStatement, PgTypeInfo, PgTypeKind, PgValueRef, Postgres,
+};
+use sqlx::{Arguments as _, Column as _, Either, Statement as _, Type, TypeInfo as _, ValueRef as _};
 use uuid::Uuid;
 
 use super::fault::Fault;
@@ -225,36 +227,85 @@ fn millennium() -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(2000, 1, 1)
 }
 
-pub(super) fn decode(column: &str, raw: &PgValueRef<'_>) -> Result<Value, Fault> {
+/// How the values of a type are read: found out once for a column, not for each of its values.
+#[derive(Clone, Copy)]
+pub(super) enum Form<'t> {
+    Boolean,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
+    Numeric,
+    Text,
+    Bytes,
+    Uuid,
+    Timestamp,
+    Date,
+    Json,
+    Jsonb,
+    /// What a call of a function that gives nothing answers.
+    Void,
+    Array(&'t PgTypeInfo),
+    Unknown,
+}
+
+impl<'t> Form<'t> {
+    pub(super) fn of(ty: &'t PgTypeInfo) -> Self {
+        if let PgTypeKind::Array(element) = ty.kind() {
+            return Form::Array(element);
+        }
+        match ty.name() {
+            "BOOL" => Form::Boolean,
+            "INT2" => Form::Int2,
+            "INT4" => Form::Int4,
+            "INT8" => Form::Int8,
+            "OID" => Form::Oid,
+            "FLOAT4" => Form::Float4,
+            "FLOAT8" => Form::Float8,
+            "NUMERIC" => Form::Numeric,
+            "TEXT" | "VARCHAR" | "BPCHAR" | "NAME" | "CITEXT" | "UNKNOWN" => Form::Text,
+            "BYTEA" => Form::Bytes,
+            "UUID" => Form::Uuid,
+            "TIMESTAMPTZ" | "TIMESTAMP" => Form::Timestamp,
+            "DATE" => Form::Date,
+            "JSON" => Form::Json,
+            "JSONB" => Form::Jsonb,
+            "VOID" => Form::Void,
+            _ if matches!(ty.kind(), PgTypeKind::Enum(_)) => Form::Text,
+            _ => Form::Unknown,
+        }
+    }
+}
+
+/// A value of this column, whose type has this form.
+pub(super) fn decode(column: &PgColumn, form: Form<'_>, raw: &PgValueRef<'_>) -> Result<Value, Fault> {
     if raw.is_null() {
         return Ok(Value::Null);
     }
-    let ty = raw.type_info();
-    let bytes = raw.as_bytes().map_err(|e| Fault::unsupported(format!("the column {column}: {e}")))?;
-    decode_bytes(&ty, bytes).ok_or_else(|| {
-        let name = ty.name().to_lowercase();
-        Fault::unsupported(format!("the column {column} holds a value of the type {name} that cannot be handed on as it is: select {column}::text"))
+    let bytes = raw.as_bytes().map_err(|e| Fault::unsupported(format!("the column {}: {e}", column.name())))?;
+    decode_bytes(form, bytes).ok_or_else(|| {
+        let (column, ty) = (column.name(), column.type_info().name().to_lowercase());
+        Fault::unsupported(format!("the column {column} holds a value of the type {ty} that cannot be handed on as it is: select {column}::text"))
     })
 }
 
-fn decode_bytes(ty: &PgTypeInfo, bytes: &[u8]) -> Option<Value> {
-    if let PgTypeKind::Array(element) = ty.kind() {
-        return decode_array(element, bytes).map(|items| Value::Json(serde_json::Value::Array(items).to_string()));
-    }
+fn decode_bytes(form: Form<'_>, bytes: &[u8]) -> Option<Value> {
     let text = || String::from_utf8(bytes.to_vec()).ok();
-    Some(match ty.name() {
-        "BOOL" => Value::Boolean(bytes == [1]),
-        "INT2" => Value::Int64(i16::from_be_bytes(bytes.try_into().ok()?).into()),
-        "INT4" => Value::Int64(i32::from_be_bytes(bytes.try_into().ok()?).into()),
-        "INT8" => Value::Int64(i64::from_be_bytes(bytes.try_into().ok()?)),
-        "OID" => Value::Int64(u32::from_be_bytes(bytes.try_into().ok()?).into()),
-        "FLOAT4" => Value::Float64(f32::from_be_bytes(bytes.try_into().ok()?).into()),
-        "FLOAT8" => Value::Float64(f64::from_be_bytes(bytes.try_into().ok()?)),
-        "NUMERIC" => Value::Text(numeric::decode(bytes)?),
-        "TEXT" | "VARCHAR" | "BPCHAR" | "NAME" | "CITEXT" | "UNKNOWN" => Value::Text(text()?),
-        "BYTEA" => Value::Bytes(bytes.to_vec()),
-        "UUID" => Value::Uuid(Uuid::from_slice(bytes).ok()?.to_string()),
-        "TIMESTAMPTZ" | "TIMESTAMP" => {
+    Some(match form {
+        Form::Boolean => Value::Boolean(bytes == [1]),
+        Form::Int2 => Value::Int64(i16::from_be_bytes(bytes.try_into().ok()?).into()),
+        Form::Int4 => Value::Int64(i32::from_be_bytes(bytes.try_into().ok()?).into()),
+        Form::Int8 => Value::Int64(i64::from_be_bytes(bytes.try_into().ok()?)),
+        Form::Oid => Value::Int64(u32::from_be_bytes(bytes.try_into().ok()?).into()),
+        Form::Float4 => Value::Float64(f32::from_be_bytes(bytes.try_into().ok()?).into()),
+        Form::Float8 => Value::Float64(f64::from_be_bytes(bytes.try_into().ok()?)),
+        Form::Numeric => Value::Text(numeric::decode(bytes)?),
+        Form::Text => Value::Text(text()?),
+        Form::Bytes => Value::Bytes(bytes.to_vec()),
+        Form::Uuid => Value::Uuid(Uuid::from_slice(bytes).ok()?.to_string()),
+        Form::Timestamp => {
             let us = i64::from_be_bytes(bytes.try_into().ok()?);
             // The two ends are infinity.
             if us == i64::MIN {
@@ -262,7 +313,7 @@ fn decode_bytes(ty: &PgTypeInfo, bytes: &[u8]) -> Option<Value> {
             }
             Value::Timestamp(us.checked_add(EPOCH_US)?)
         }
-        "DATE" => {
+        Form::Date => {
             let days = i64::from(i32::from_be_bytes(bytes.try_into().ok()?));
             let zero = millennium()?;
             let date = match u64::try_from(days) {
@@ -271,12 +322,11 @@ fn decode_bytes(ty: &PgTypeInfo, bytes: &[u8]) -> Option<Value> {
             };
             Value::Text(date.to_string())
         }
-        "JSON" => Value::Json(text()?),
-        "JSONB" => Value::Json(String::from_utf8(bytes.strip_prefix(&[1])?.to_vec()).ok()?),
-        // What a call of a function that gives nothing answers.
-        "VOID" => Value::Null,
-        _ if matches!(ty.kind(), PgTypeKind::Enum(_)) => Value::Text(text()?),
-        _ => return None,
+        Form::Json => Value::Json(text()?),
+        Form::Jsonb => Value::Json(String::from_utf8(bytes.strip_prefix(&[1])?.to_vec()).ok()?),
+        Form::Void => Value::Null,
+        Form::Array(element) => Value::Json(serde_json::Value::Array(decode_array(element, bytes)?).to_string()),
+        Form::Unknown => return None,
     })
 }
 
@@ -291,6 +341,7 @@ fn decode_array(element: &PgTypeInfo, mut bytes: &[u8]) -> Option<Vec<serde_json
     }
     let (count, _first) = (take_i32(&mut bytes)?, take_i32(&mut bytes)?);
     let mut items = Vec::new();
+    let form = Form::of(element);
     // Longer ones can be had as text.
     let mut room = MAX_JSON_VALUES.checked_sub(usize::try_from(count).ok()?)?;
     for _ in 0..count {
@@ -300,7 +351,7 @@ fn decode_array(element: &PgTypeInfo, mut bytes: &[u8]) -> Option<Vec<serde_json
         };
         let (item, rest) = bytes.split_at_checked(len)?;
         bytes = rest;
-        items.push(match decode_bytes(element, item)? {
+        items.push(match decode_bytes(form, item)? {
             Value::Null => serde_json::Value::Null,
             Value::Boolean(v) => v.into(),
             Value::Int64(v) => v.into(),
