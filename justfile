@@ -91,3 +91,11 @@ watchdog-model:
 # The watchdog under the local engine, and under trigger dev with node and with bun, side by side
 parity:
     scripts/parity.sh
+
+# psn with its worker for the deployed tasks inside, as it is released
+release:
+    scripts/release.sh
+
+# psn's worker, built as it is released, beside a whole psn; `just worker measure` for sizes and times
+worker *args:
+    scripts/worker.sh {{ args }}

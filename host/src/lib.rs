@@ -11,11 +11,14 @@
 //! hub/           the hub's folder, env files, connections, migrations, roles
 //! secret, redact what every layer may use: the secret type, and the filter that every output passes
 //! shell          words of the commands that psn tells people to type
+//! worker         how psn knows its worker, by its bytes
 //! boundary       the seams where tests watch what leaves the process
 //! ```
 //!
 //! The arrows point down only.
-// Not `forbid`: runtime/sealed.rs, which maps compiled code, is the one exception.
+//!
+//! Without the feature `full` it is what runs one component of a deployment, and has no compiler: psn's worker.
+// Not `forbid`: runtime/sealed/, which maps compiled code, is the one exception.
 #![deny(unsafe_code)]
 
 mod atomic;
@@ -25,6 +28,7 @@ pub mod cli;
 pub mod error;
 pub mod events;
 pub mod hub;
+#[cfg(feature = "full")]
 #[doc(hidden)]
 pub mod invariants;
 pub mod pipeline;
@@ -33,3 +37,4 @@ pub mod redact;
 pub mod runtime;
 pub mod secret;
 mod shell;
+pub mod worker;

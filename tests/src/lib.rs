@@ -10,6 +10,7 @@ pub mod found;
 pub mod points;
 pub mod rig;
 pub mod sample;
+pub mod ticks;
 pub mod trigger_dev;
 
 use std::ffi::OsStr;

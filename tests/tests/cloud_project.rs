@@ -17,10 +17,16 @@ fn digest(bytes: &[u8]) -> String {
 
 /// Names a release for the cloud's machines in the settings: the header of a program, which nobody runs here.
 fn with_release(m: &Machine, name: &str, machine: u8) -> String {
+    with_program(m, name, machine, b"")
+}
+
+/// The same, with this among its bytes.
+fn with_program(m: &Machine, name: &str, machine: u8, content: &[u8]) -> String {
     std::fs::create_dir_all(m.project().join("config")).unwrap();
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
     bytes.resize(64, 0);
     bytes[18] = machine;
+    bytes.extend_from_slice(content);
     std::fs::write(m.project().join(name), &bytes).unwrap();
     m.psn(&["config", "set", "trigger.psn_file", name]).exits(0);
     digest(&bytes)
@@ -118,6 +124,48 @@ fn what_cannot_be_exported_says_why() {
     let fix = runtime.error()["fix"][0].as_str().unwrap().to_owned();
     m.psn(&fix.split(' ').skip(1).collect::<Vec<_>>()).exits(0);
     m.psn(&["task", "export", "out"]).exits(0);
+}
+
+/// The worker itself is run by scripts/worker.sh.
+#[test]
+fn a_worker_is_bundled_with_what_psn_compiles_for_it() {
+    let m = machine();
+    let marker = psn::worker::marker();
+    let sha256 = with_program(&m, "psn-worker", 62, &marker);
+    m.psn(&["config", "set", "trigger.psn_sha256", &sha256]).exits(0);
+    let exported = m.psn(&["task", "export", "out"]).exits(0).result().clone();
+    let size = 64 + marker.len();
+    assert_eq!(exported["program"], serde_json::json!({ "kind": "psn-worker", "sha256": sha256, "bytes": size }));
+    let out = files(&m.project().join("out"));
+    for task in exported["tasks"].as_array().unwrap() {
+        let path = format!("src/trigger/{}.ts", task.as_str().unwrap());
+        let text = String::from_utf8(out[Path::new(&path)].clone()).unwrap();
+        let field = |name: &str| text.split(&format!("{name}: '")).nth(1).and_then(|rest| rest.split('\'').next());
+        let named = field("component").unwrap().split("@sha256-").nth(1).unwrap().trim_end_matches(".wasm");
+        let code = &out[Path::new(&format!("components/{named}.cwasm"))];
+        assert_eq!(field("compiled"), Some(format!("sha256-{}", digest(code)).as_str()), "{text}");
+    }
+    // Compiled anew, it is the same deployment; the folder of another program has no compiled code left.
+    assert_eq!(m.psn(&["task", "export", "out"]).exits(0).result()["content_hash"], exported["content_hash"]);
+    m.psn(&["config", "set", "trigger.deploy", "cli"]).exits(0);
+    assert_eq!(m.psn(&["status"]).exits(0).result()["task_program"], exported["program"]);
+    let whole = with_release(&m, "psn-linux-x64", 62);
+    m.psn(&["config", "set", "trigger.psn_sha256", &whole]).exits(0);
+    assert_eq!(m.psn(&["task", "export", "out"]).exits(0).result()["program"]["kind"], "psn");
+    assert!(!files(&m.project().join("out")).keys().any(|path| path.extension().is_some_and(|e| e == "cwasm")));
+
+    // One of another version is not for what this psn compiles.
+    let other = String::from_utf8_lossy(&marker).replace(env!("CARGO_PKG_VERSION"), "0.0.99");
+    let sha256 = with_program(&m, "psn-worker", 62, other.as_bytes());
+    m.psn(&["config", "set", "trigger.psn_sha256", &sha256]).exits(0);
+    let said = m.psn(&["status"]).exits(0).result()["task_program"]["error"]["code"].clone();
+    assert_eq!(said, "task.program-version");
+    let refused = refused(m.psn(&["task", "export", "out"]), "task.program-version");
+    let fix = refused.error()["fix"][0].as_str().unwrap().to_owned();
+    m.psn(&fix.split(' ').skip(1).collect::<Vec<_>>()).exits(0);
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        m.psn(&["task", "export", "out"]).exits(0);
+    }
 }
 
 #[test]

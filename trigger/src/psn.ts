@@ -10,6 +10,8 @@ export interface PsnTask {
   id: string;
   /** `components/NAME@sha256-….wasm`: psn runs nothing that has another digest. */
   component: string;
+  /** `sha256-…` of the component's compiled code, where the bundled program is psn's worker: that runs no other code. */
+  compiled?: string;
   cron?: string;
   /** Instead of a `cron` that comes more often than that, where the plan allows no more. */
   hourly?: string;
@@ -93,6 +95,7 @@ async function execute(
     '--attempt',
     `${ctx.attempt.number}`,
   ];
+  if (spec.compiled !== undefined) args.push('--compiled', spec.compiled);
   // A schedule that was triggered by hand has a payload of the caller's.
   if (scheduledAt instanceof Date) args.push('--scheduled-at', scheduledAt.toISOString());
   return await runPsn({ program, args, payload, env: process.env, signal, onEvent: show });

@@ -98,6 +98,12 @@ describe('a task', () => {
     expect(told.metadata.get('status')).toBe('success');
   });
 
+  it('names the compiled code to a worker', async () => {
+    const compiled = `sha256-${'ab'.repeat(32)}`;
+    const { args } = (await tellOf({ ...watchdog, compiled }).run({}, context())) as { args: string[] };
+    expect(args.slice(-2)).toEqual(['--compiled', compiled]);
+  });
+
   it('starts nothing once its run is cancelled', async () => {
     const cancelled = context(AbortSignal.abort(new Error('cancelled')));
     await expect(tellOf(watchdog).run({}, cancelled)).rejects.toThrow('cancelled');

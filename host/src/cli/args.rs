@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::cloud_run::CloudRun;
+use super::compile_component::CompileComponent;
 use super::posts::Posts;
 use super::task::Task;
 use crate::hub::HubKind;
@@ -109,22 +111,6 @@ impl Command {
     }
 }
 
-#[derive(ClapArgs, Clone, Copy)]
-pub(super) struct CompileComponent {
-    /// The process that waits for it
-    #[arg(long)]
-    pub(super) parent: u32,
-    /// Bytes
-    #[arg(long)]
-    pub(super) memory: u64,
-    /// Seconds
-    #[arg(long)]
-    pub(super) cpu: u64,
-    /// For an engine that reserves all of a memory's address space
-    #[arg(long)]
-    pub(super) plenty: bool,
-}
-
 #[derive(ClapArgs)]
 pub(super) struct Run {
     /// `setup`, a step (keys, neon-provision, migrate, trigger-provision, validate), or a task (watchdog, …)
@@ -148,23 +134,6 @@ pub(super) struct PlanArgs {
     /// Keeps the plan in a file, for `psn apply`
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
-}
-
-/// The payload comes on standard input, as JSON.
-#[derive(ClapArgs)]
-pub(super) struct CloudRun {
-    /// components/NAME@sha256-DIGEST.wasm
-    pub(super) component: String,
-    /// The folder with components/
-    #[arg(long, value_name = "DIR")]
-    pub(super) store: PathBuf,
-    /// The platform's id of the run
-    #[arg(long, value_name = "ID")]
-    pub(super) run_id: String,
-    #[arg(long, default_value_t = 1)]
-    pub(super) attempt: u32,
-    #[arg(long, value_name = "DATE")]
-    pub(super) scheduled_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 #[derive(Subcommand)]

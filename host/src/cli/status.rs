@@ -7,7 +7,7 @@ use crate::events::Event;
 use crate::hub::HubKind;
 use crate::hub::{EnvFiles, Settings};
 use crate::pipeline::session::{KIND_MARK, find_project, hub_kind};
-use crate::pipeline::{self, FIRST_PARTY, Ledger, RunLock, SETUP, Session, home};
+use crate::pipeline::{self, FIRST_PARTY, Ledger, RunLock, SETUP, Session, facts, home};
 use crate::plugins::manifest::World;
 use crate::plugins::registry::{Registry, RegistryError};
 use crate::secret::{SecretBackend as _, is_public};
@@ -55,6 +55,11 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
         HubKind::Cloud => Value::Null,
     };
     let (tasks, stopped) = plugins(&Registry::open(project.path(), FIRST_PARTY));
+    // A status that cannot say it is a status all the same.
+    let program = match facts::deployed_program(&project, kind, &settings) {
+        Ok(program) => json!(program),
+        Err(error) => json!({ "error": error }),
+    };
     let keys: Map<String, Value> = secrets
         .iter()
         .filter(|(name, _)| !is_public(name))
@@ -74,6 +79,7 @@ pub(super) async fn status(context: &Context) -> Result<Done, CodedError> {
             "trigger_project": public("TRIGGER_PROJECT_REF"),
             "keys": keys,
             "tasks": tasks,
+            "task_program": program,
             "stopped": stopped,
             "local": local,
             "next": next,

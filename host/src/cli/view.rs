@@ -29,17 +29,15 @@ const DIM: &str = "\x1b[2m";
 fn lines(event: &Event) -> Vec<Line> {
     let line = |color, mark: &str, text: String| Line { color, mark: mark.to_owned(), text };
     match event {
-        Event::Result { command, data } if command.starts_with(super::task::COMMAND) => {
-            super::task::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
-        }
-        Event::Result { command, data } if command.starts_with(super::posts::COMMAND) => {
-            super::posts::lines(data).into_iter().map(|text| line("", "  ", text)).collect()
-        }
         Event::Version { .. } => Vec::new(),
-        // What a result has for people; the rest is for programs.
-        Event::Result { data, .. } => {
-            texts(data, "lines").map(|text| line(DIM, if text.starts_with(' ') { "  " } else { "" }, text)).collect()
-        }
+        Event::Result { command, data } => match super::shown(command, data) {
+            Some(shown) => shown.into_iter().map(|text| line("", "  ", text)).collect(),
+            // What a result has for people; the rest is for programs.
+            None => {
+                let dim = |text: String| line(DIM, if text.starts_with(' ') { "  " } else { "" }, text);
+                texts(data, "lines").map(dim).collect()
+            }
+        },
         Event::Progress { source, message, .. } if source == "setup" => vec![line(DIM, message, String::new())],
         Event::Progress { source, message, .. } => vec![line(DIM, "      ", format!("{source}: {message}"))],
         Event::Log { level: Level::Debug, .. } => Vec::new(),

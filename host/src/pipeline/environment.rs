@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::capabilities::context::Context;
 use crate::capabilities::db::{Db, DbAccess};
 use crate::capabilities::events::Events;
 use crate::capabilities::http::{Http, ServiceMap};
-use crate::capabilities::hub_facts::{FactSource, HubFacts};
+use crate::capabilities::hub_facts::{FactError, FactSource, HubFacts};
 use crate::capabilities::secrets::SecretsCap;
 use crate::capabilities::state::StateNotes;
 use crate::capabilities::tool::Tools;
@@ -123,4 +125,28 @@ pub(super) fn http_timeout(settings: &BTreeMap<String, String>) -> Result<Option
 /// The secret that holds the URL of a plugin's own database role.
 pub fn role_url_secret(plugin: &str) -> String {
     format!("DATABASE_URL_PLUGIN_{}", plugin.to_uppercase().replace('-', "_"))
+}
+
+/// The secrets that a task's component needs where Trigger.dev runs it. Never the owner's database URL.
+pub(super) fn needed_variables(manifest: &Manifest) -> Vec<String> {
+    let mut names = manifest.task.as_ref().map(|t| t.env.clone()).unwrap_or_default();
+    if !manifest.db.is_empty() {
+        names.push(role_url_secret(&manifest.plugin.name));
+    }
+    if !manifest.vault.contexts.is_empty() {
+        names.push("HUB_ENCRYPTION_KEY".to_owned());
+    }
+    // The platform itself gives this one to each run.
+    names.retain(|n| n != "TRIGGER_SECRET_KEY");
+    names
+}
+
+/// A run in Trigger.dev has no hub folder to tell of.
+pub(super) struct NoFacts;
+
+#[async_trait::async_trait]
+impl FactSource for NoFacts {
+    async fn facts(&self, _topic: &str) -> Result<Value, FactError> {
+        Err(FactError::Unavailable("a run in Trigger.dev sees no hub folder".to_owned()))
+    }
 }

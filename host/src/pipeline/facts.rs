@@ -6,15 +6,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::cloud_project::{CloudProject, Program, hourly, runtime_of};
+use super::cloud_project::{CloudProject, Program, ProgramFacts, hourly, runtime_of};
 use super::component_store::reference;
-use super::environment::role_url_secret;
+use super::environment::needed_variables;
+use super::session::compile_bounds;
 use crate::capabilities::Deadline;
 use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::error::CodedError;
 use crate::hub::{self, HubKind, ProjectDir, Purpose, Settings, TlsRoots};
-use crate::plugins::manifest::{Manifest, parse_duration};
+use crate::plugins::manifest::parse_duration;
 use crate::plugins::registry::{Installed, Registry};
+use crate::runtime::Compiler;
 use crate::secret::Secrets;
 
 /// How long the host itself looks into the database for one answer.
@@ -67,7 +69,21 @@ pub(super) fn cloud_project(
 ) -> Result<CloudProject, CodedError> {
     let runtime = runtime_of(settings)?;
     let program = Program::choose(project.path(), settings)?;
-    CloudProject::new(&registry.tasks()?, registry.policy()?, runtime, program)
+    let compiler = Compiler::this_program(compile_bounds(registry));
+    CloudProject::new(&registry.tasks()?, registry.policy()?, runtime, program, &compiler)
+}
+
+/// The program that is deployed with the tasks; none where they are not deployed so.
+pub fn deployed_program(
+    project: &ProjectDir,
+    kind: HubKind,
+    settings: &Settings,
+) -> Result<Option<ProgramFacts>, CodedError> {
+    let settings = settings.to_map();
+    match Deploys::of(kind, &settings)? {
+        Deploys::Directly => Ok(None),
+        Deploys::ByCli => Ok(Some(Program::choose(project.path(), &settings)?.facts())),
+    }
 }
 
 /// The same, of a folder whose hub is not opened.
@@ -114,7 +130,7 @@ impl SessionFacts {
         if deploys == Deploys::ByCli {
             let (registry, project, settings) =
                 (Arc::clone(&self.registry), self.project.clone(), self.settings.clone());
-            // Tens of megabytes are read and hashed.
+            // Tens of megabytes are read and hashed, and tasks compiled.
             let hash = tokio::task::spawn_blocking(move || {
                 cloud_project(&registry, &project, &settings).map(|project| project.content_hash())
             });
@@ -192,18 +208,4 @@ pub(super) fn task_facts(tasks: &[Arc<Installed>], hub_id: &str) -> Value {
     let content = json!({ "tasks": listed, "env": env, "plain_env": plain });
     let content_hash = hex::encode(Sha256::digest(content.to_string().as_bytes()));
     json!({ "content_hash": content_hash, "tasks": listed, "env": env, "plain_env": plain })
-}
-
-/// The secrets that a task's component needs where Trigger.dev runs it. Never the owner's database URL.
-pub(super) fn needed_variables(manifest: &Manifest) -> Vec<String> {
-    let mut names = manifest.task.as_ref().map(|t| t.env.clone()).unwrap_or_default();
-    if !manifest.db.is_empty() {
-        names.push(role_url_secret(&manifest.plugin.name));
-    }
-    if !manifest.vault.contexts.is_empty() {
-        names.push("HUB_ENCRYPTION_KEY".to_owned());
-    }
-    // The platform itself gives this one to each run.
-    names.retain(|n| n != "TRIGGER_SECRET_KEY");
-    names
 }

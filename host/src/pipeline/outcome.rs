@@ -1,6 +1,8 @@
 //! How a step, and a whole run, ended.
 use std::time::Instant;
 
+use serde_json::Value;
+
 use crate::events::{StepStatus, Summary};
 
 /// How one step ended.
@@ -66,5 +68,41 @@ impl Tally {
             failed: self.failed,
             elapsed_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
+    }
+}
+
+/// Numbers of an answer that a message tells.
+const TOLD: usize = 6;
+/// Characters of their names.
+const LONGEST_KEY: usize = 40;
+
+/// What a task answered, in a line: its counts, and how long its lists are. The whole of it is the event's `data`.
+pub(super) fn ended(name: &str, output: &Value) -> String {
+    let count = |(key, value): (&String, &Value)| {
+        let n = value.as_u64().or_else(|| value.as_array().map(|list| list.len() as u64)).filter(|n| *n > 0)?;
+        let key: String = key.chars().take(LONGEST_KEY).collect();
+        Some(format!("{} {n}", key.replace('_', " ")))
+    };
+    let counts: Vec<String> = output.as_object().into_iter().flatten().filter_map(count).take(TOLD).collect();
+    if counts.is_empty() { format!("{name} ended") } else { format!("{name} ended: {}", counts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::ended;
+
+    #[test]
+    fn a_last_line_tells_the_counts_that_are_not_zero() {
+        assert_eq!(
+            ended("watchdog", &json!({ "claimed": 3, "left_over": 2, "parked": 0, "posts": ["a"], "note": "x" })),
+            "watchdog ended: claimed 3, left over 2, posts 1"
+        );
+        for nothing in [json!({}), json!({ "claimed": 0 }), json!(null)] {
+            assert_eq!(ended("watchdog", &nothing), "watchdog ended");
+        }
+        let long = ended("x", &json!({ "k".repeat(5_000): 1 }));
+        assert!(long.len() < 100, "{long}");
     }
 }

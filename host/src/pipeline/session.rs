@@ -179,7 +179,7 @@ impl Session {
 }
 
 /// psn's own, where the operator's policy says nothing else. One that cannot be read stops the plugins themselves.
-fn compile_bounds(registry: &Registry) -> CompileBounds {
+pub(super) fn compile_bounds(registry: &Registry) -> CompileBounds {
     let own = CompileBounds::default();
     let (wall, memory) = registry.policy().map(OperatorPolicy::compile_bounds).unwrap_or_default();
     let wall = wall.unwrap_or(own.wall);

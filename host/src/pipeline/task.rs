@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::environment::role_url_secret;
-use super::outcome::{Ended, Tally};
+use super::outcome::{Ended, Tally, ended};
 use super::session::Session;
 use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
@@ -45,7 +45,7 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
     let capabilities = environment.capabilities(manifest)?;
     let call = environment.call(&loaded, 1);
     let outcome = environment.runtime.run_task(&loaded, capabilities, call, payload.to_string(), None).await;
-    let (ended, finished) = match outcome.result {
+    let (how, finished) = match outcome.result {
         Ok(Ok(output)) => {
             let mut e = event(StepStatus::Success, ended(name, &output));
             e.data = Some(output);
@@ -55,48 +55,12 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
         Err(error) => failed(event, error.into_coded(name)),
     };
     environment.events.emit(&Event::Step(Box::new(StepEvent { usage: Some(outcome.usage), ..finished })));
-    tally.add(ended);
+    tally.add(how);
     Ok(tally.summary())
-}
-
-/// Numbers of an answer that a message tells.
-const TOLD: usize = 6;
-/// Characters of their names.
-const LONGEST_KEY: usize = 40;
-
-/// What a task answered, in a line: its counts, and how long its lists are. The whole of it is the event's `data`.
-pub(super) fn ended(name: &str, output: &Value) -> String {
-    let count = |(key, value): (&String, &Value)| {
-        let n = value.as_u64().or_else(|| value.as_array().map(|list| list.len() as u64)).filter(|n| *n > 0)?;
-        let key: String = key.chars().take(LONGEST_KEY).collect();
-        Some(format!("{} {n}", key.replace('_', " ")))
-    };
-    let counts: Vec<String> = output.as_object().into_iter().flatten().filter_map(count).take(TOLD).collect();
-    if counts.is_empty() { format!("{name} ended") } else { format!("{name} ended: {}", counts.join(", ")) }
 }
 
 fn failed(event: impl Fn(StepStatus, String) -> StepEvent, error: CodedError) -> (Ended, StepEvent) {
     let mut e = event(StepStatus::Error, error.message.clone());
     e.error = Some(error);
     (Ended::Failed, e)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::ended;
-
-    #[test]
-    fn a_last_line_tells_the_counts_that_are_not_zero() {
-        assert_eq!(
-            ended("watchdog", &json!({ "claimed": 3, "left_over": 2, "parked": 0, "posts": ["a"], "note": "x" })),
-            "watchdog ended: claimed 3, left over 2, posts 1"
-        );
-        for nothing in [json!({}), json!({ "claimed": 0 }), json!(null)] {
-            assert_eq!(ended("watchdog", &nothing), "watchdog ended");
-        }
-        let long = ended("x", &json!({ "k".repeat(5_000): 1 }));
-        assert!(long.len() < 100, "{long}");
-    }
 }

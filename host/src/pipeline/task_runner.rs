@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use psn_local_hub::lifecycle::{self, Endpoints, Home};
 use psn_local_hub::{RunOutcome, TaskRun, TaskRunner};
-use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use super::component_store::ComponentStore;
-use super::environment::{Environment, Notes};
+use super::environment::{Environment, NoFacts, Notes};
 use super::home;
 use super::kept_ready::{KeptReady, NotReady};
 use crate::capabilities::Deadline;
 use crate::capabilities::http::ServiceMap;
-use crate::capabilities::hub_facts::{FactError, FactSource};
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, Sink};
 use crate::hub::TlsRoots;
@@ -130,16 +128,6 @@ impl TaskRunner for ComponentRunner {
             () = cancel.cancelled() => RunOutcome::Cancelled,
             outcome = self.execute(run) => outcome.unwrap_or_else(|e| RunOutcome::Crashed { message: e.to_string() }),
         }
-    }
-}
-
-/// A run in Trigger.dev has no hub folder to tell of.
-pub(super) struct NoFacts;
-
-#[async_trait::async_trait]
-impl FactSource for NoFacts {
-    async fn facts(&self, _topic: &str) -> Result<Value, FactError> {
-        Err(FactError::Unavailable("a run in Trigger.dev sees no hub folder".to_owned()))
     }
 }
 

@@ -95,9 +95,32 @@ pub(super) fn build(allocator: Allocator, max_memory: u64) -> wasmtime::Result<B
     Ok(Built { engine: Engine::new(&config(space))?, space, allocator, note: None })
 }
 
+/// Which process compiled code is for.
+#[cfg(feature = "full")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// One on this machine.
+    Here(AddressSpace),
+    /// psn's worker, on any of the cloud's machines.
+    Worker,
+}
+
+/// The platform of the cloud's machines. Named, so that no feature counts that this machine's processor has and another lacks.
+#[cfg(feature = "full")]
+const WORKER_PLATFORM: &str = "x86_64-unknown-linux-gnu";
+
 /// Compiled code for an engine of this configuration in another process. How that allocates makes no difference to the code.
-pub(super) fn precompile(space: AddressSpace, component: &[u8]) -> wasmtime::Result<Vec<u8>> {
-    Engine::new(&config(space))?.precompile_component(component)
+#[cfg(feature = "full")]
+pub(super) fn precompile(target: Target, component: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    let config = match target {
+        Target::Here(space) => config(space),
+        Target::Worker => {
+            let mut config = config(AddressSpace::Plenty);
+            config.target(WORKER_PLATFORM)?;
+            config
+        }
+    };
+    Engine::new(&config)?.precompile_component(component)
 }
 
 fn config(space: AddressSpace) -> Config {

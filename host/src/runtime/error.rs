@@ -1,7 +1,8 @@
 //! What can go wrong before a call ([`RuntimeError`]) and in one ([`CallError`]), and what to do about it.
 use std::time::Duration;
 
-use super::compile::CompileError;
+use super::compile_error::CompileError;
+use super::precompiled::PrecompiledError;
 use crate::error::{CodedError, coded_by_value};
 use crate::plugins::withheld::POLICY_TOML;
 
@@ -12,6 +13,8 @@ pub enum RuntimeError {
     Engine(String),
     #[error("{plugin} cannot be compiled: {error}")]
     Compile { plugin: String, error: CompileError },
+    #[error("{plugin}: {error}")]
+    Precompiled { plugin: String, error: PrecompiledError },
     #[error("{plugin} was not compiled in time")]
     CompileDeadline { plugin: String },
     /// It imports or exports something in another shape than the contract's.
@@ -35,6 +38,7 @@ impl From<&RuntimeError> for CodedError {
                 ["See that the process may use enough memory and threads (ulimit -v, ulimit -u), then try again."],
             ),
             RuntimeError::Compile { error, .. } => compile_error(error, message),
+            RuntimeError::Precompiled { error, .. } => error.coded(message),
             RuntimeError::CompileDeadline { .. } => CodedError::new(
                 "component.deadline",
                 message,

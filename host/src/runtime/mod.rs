@@ -1,8 +1,12 @@
 //! Runs components: one engine, compiled code that is kept, a fresh instance for each call, and one deadline and one account of
 //! memory around it.
+#[cfg(feature = "full")]
 mod cache;
 mod call;
+mod code;
+#[cfg(feature = "full")]
 pub mod compile;
+mod compile_error;
 mod convert;
 mod engine;
 mod error;
@@ -11,6 +15,7 @@ mod limiter;
 mod limits;
 mod linker;
 mod load;
+pub mod precompiled;
 mod sealed;
 mod stdio;
 #[cfg(test)]
@@ -18,22 +23,25 @@ mod tests;
 mod ticker;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use wasmtime::Engine;
 
+#[cfg(feature = "full")]
 pub use cache::{CacheError, default_cache_dir};
 pub use call::CallOutcome;
-pub use compile::{CompileBounds, CompileError, Compiler, CompilerProcess};
+#[cfg(feature = "full")]
+pub use compile::{CompileBounds, Compiler, CompilerProcess};
+pub use compile_error::CompileError;
 pub use convert::{Need, Report, StepState};
 pub use engine::Allocator;
 pub use error::{CallError, Failure, Phase, RuntimeError};
 pub use guest::Capabilities;
 pub use limits::{CallLimits, Ceilings};
 pub use load::Loaded;
+pub use precompiled::{Precompiled, PrecompiledError};
 
 use crate::capabilities::Deadline;
 use crate::plugins::Installed;
@@ -46,9 +54,14 @@ pub const COMPILE_DEADLINE: Duration = Duration::from_secs(120);
 pub struct RuntimeOptions {
     pub allocator: Allocator,
     /// Where compiled code is kept; nowhere if none. See [`default_cache_dir`].
-    pub cache_dir: Option<PathBuf>,
+    #[cfg(feature = "full")]
+    pub cache_dir: Option<std::path::PathBuf>,
     /// For components that are not psn's own.
+    #[cfg(feature = "full")]
     pub compiler: Compiler,
+    /// The code of the one component that this program is to run: it has no compiler.
+    #[cfg(not(feature = "full"))]
+    pub precompiled: Option<Precompiled>,
     pub ceilings: Ceilings,
 }
 
@@ -57,8 +70,12 @@ impl Default for RuntimeOptions {
     fn default() -> Self {
         Self {
             allocator: Allocator::OnDemand,
+            #[cfg(feature = "full")]
             cache_dir: None,
+            #[cfg(feature = "full")]
             compiler: Compiler::default(),
+            #[cfg(not(feature = "full"))]
+            precompiled: None,
             ceilings: Ceilings::default(),
         }
     }
@@ -70,15 +87,12 @@ type Key = (String, String);
 /// Runs components. One for a process.
 pub struct Runtime {
     engine: Engine,
-    space: engine::AddressSpace,
-    compiler: Compiler,
+    code: code::Source,
     allocator: Allocator,
     linkers: linker::Linkers,
     ticker: ticker::Ticker,
-    cache: Option<Arc<cache::Cache>>,
     ceilings: Ceilings,
     loaded: Mutex<HashMap<Key, Arc<OnceCell<Loaded>>>>,
-    compiling: Arc<Semaphore>,
     notes: Vec<String>,
 }
 
@@ -86,29 +100,17 @@ impl Runtime {
     pub fn new(options: RuntimeOptions) -> Result<Self, RuntimeError> {
         let failed = |e: &dyn std::fmt::Display| RuntimeError::Engine(e.to_string());
         let built = engine::build(options.allocator, options.ceilings.memory).map_err(|e| failed(&format!("{e:#}")))?;
-        let mut notes: Vec<String> = built.note.into_iter().collect();
-        let cache = match options.cache_dir.map(|dir| cache::Cache::open(&dir, &built.engine)) {
-            Some(Ok(cache)) => Some(Arc::new(cache)),
-            // Everything works without it, a little later.
-            Some(Err(e)) => {
-                notes.push(format!("compiled code is not kept: {e}"));
-                None
-            }
-            None => None,
-        };
+        let ceilings = options.ceilings.clone();
+        let (code, unkept) = code::Source::open(options, &built);
         Ok(Self {
             linkers: linker::Linkers::new(&built.engine).map_err(|e| failed(&format!("{e:#}")))?,
             ticker: ticker::Ticker::start(&built.engine).map_err(|e| failed(&e))?,
             engine: built.engine,
-            space: built.space,
-            compiler: options.compiler,
+            code,
             allocator: built.allocator,
-            cache,
-            ceilings: options.ceilings,
+            ceilings,
             loaded: Mutex::default(),
-            // Compilation uses every core by itself.
-            compiling: Arc::new(Semaphore::new(1)),
-            notes,
+            notes: built.note.into_iter().chain(unkept).collect(),
         })
     }
 
@@ -124,11 +126,7 @@ impl Runtime {
 
     /// Makes a component ready, within [`COMPILE_DEADLINE`], or longer where the compiler may take longer.
     pub async fn load(&self, installed: &Installed) -> Result<Loaded, RuntimeError> {
-        let compiling = match &self.compiler {
-            Compiler::Process(process) => process.bounds.wall + COMPILE_DEADLINE / 10,
-            Compiler::None | Compiler::InProcess => Duration::ZERO,
-        };
-        self.load_within(installed, Deadline::after(COMPILE_DEADLINE.max(compiling))).await
+        self.load_within(installed, Deadline::after(COMPILE_DEADLINE.max(self.code.patience()))).await
     }
 
     /// Makes a component ready, within the deadline of the call it is for. The same component with the same grants is made ready

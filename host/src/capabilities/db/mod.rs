@@ -10,6 +10,7 @@ mod allowed;
 mod columns;
 mod fault;
 mod host;
+#[cfg(feature = "full")]
 pub(crate) mod invariants;
 mod numeric;
 mod parse;

@@ -192,6 +192,7 @@ fn with_secrets(
 }
 
 /// The same for an invariant's sake: references may stand under one key of the root. `None`: refused.
+#[cfg(feature = "full")]
 pub(super) fn probe(body: Vec<u8>, open: &str, secret: &dyn Fn(&str) -> Option<Zeroizing<String>>) -> Option<Bytes> {
     let missing = |name: &str| InjectError::Missing { name: name.to_owned() };
     let granted = |at: &[String], name: &str| {

@@ -14,6 +14,7 @@ mod connect;
 mod headers;
 mod host;
 mod inject;
+#[cfg(feature = "full")]
 pub(crate) mod invariants;
 mod path;
 mod policy;

@@ -9,10 +9,17 @@ use crate::error::CodedError;
 use crate::pipeline::facts;
 use crate::pipeline::session::find_project;
 
-pub(super) fn export(context: &Context, folder: &Path) -> Result<Done, CodedError> {
+pub(super) async fn export(context: &Context, folder: &Path) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), false)?;
-    let tasks = facts::exported(&project)?;
-    tasks.write(folder)?;
+    let to = folder.to_owned();
+    // Tasks may have to be compiled: an interruption does not wait for that.
+    let written = tokio::task::spawn_blocking(move || {
+        let tasks = facts::exported(&project)?;
+        tasks.write(&to).map(|()| tasks)
+    });
+    let tasks = written.await.unwrap_or_else(|e| {
+        Err(CodedError::new("task.export", e.to_string(), [format!("psn task export {}", folder.display())]))
+    })?;
     answer(
         context,
         "export",
@@ -21,7 +28,8 @@ pub(super) fn export(context: &Context, folder: &Path) -> Result<Done, CodedErro
             "content_hash": tasks.content_hash(),
             "tasks": tasks.tasks,
             "files": tasks.paths().collect::<Vec<_>>(),
-            "program_sha256": tasks.program_sha256,
+            "program": tasks.program,
+            "program_sha256": tasks.program.sha256,
         }),
     )
 }

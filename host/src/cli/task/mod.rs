@@ -8,17 +8,14 @@ mod time;
 mod trigger;
 mod view;
 
-use std::io::Read as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::args::CloudRun;
 use super::{Context, Done};
 use crate::error::CodedError;
 use crate::events::Event;
-use crate::pipeline::cloud_run;
 use crate::pipeline::trigger_api::{ApiError, TriggerApi};
 use list::Runs;
 use replay::Replay;
@@ -28,8 +25,6 @@ pub(super) use view::lines;
 
 /// What a result event of these commands is named after.
 pub(super) const COMMAND: &str = "task ";
-/// Trigger.dev takes 3 MB; the rest is for what surrounds a payload.
-const MAX_PAYLOAD: u64 = 3 * 1024 * 1024;
 /// The states in which a run goes on. Trigger.dev's own yes-and-no fields leave EXPIRED and TIMED_OUT out.
 const OPEN: [&str; 6] = ["PENDING_VERSION", "DELAYED", "QUEUED", "DEQUEUED", "EXECUTING", "WAITING"];
 
@@ -91,31 +86,8 @@ pub(super) async fn task(context: &Context, task: Task) -> Result<Done, CodedErr
         Task::Replay(replay) => replay::replay(context, &replay).await,
         Task::Reschedule { run, delay } => reschedule(context, run_id(&run)?, &delay).await,
         Task::Schedules { change } => schedules::schedules(context, change).await,
-        Task::Export { folder } => export::export(context, &folder),
+        Task::Export { folder } => export::export(context, &folder).await,
     }
-}
-
-/// What the tasks of `trigger/` start in Trigger.dev's cloud.
-pub(super) async fn cloud_run(context: &Context, run: CloudRun) -> Result<Done, CodedError> {
-    let mut text = String::new();
-    let read = std::io::stdin().take(MAX_PAYLOAD + 1).read_to_string(&mut text);
-    let payload = read.map_err(|e| e.to_string()).and_then(|_| serde_json::from_str(&text).map_err(|e| e.to_string()));
-    let payload = payload.map_err(|e| {
-        CodedError::new("usage.payload", format!("standard input is no JSON payload: {e}"), ["psn task trigger --help"])
-    })?;
-    let variables =
-        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-    let run = cloud_run::CloudRun {
-        component: run.component,
-        store: run.store,
-        payload,
-        attempt: run.attempt,
-        scheduled_at: run.scheduled_at,
-        run_id: run.run_id.into(),
-    };
-    let summary =
-        cloud_run::cloud_run(run, &variables, std::sync::Arc::clone(&context.redactor), context.events.clone()).await?;
-    Ok(Done::Summary(summary))
 }
 
 async fn open(context: &Context) -> Result<TriggerApi, CodedError> {

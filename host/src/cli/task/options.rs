@@ -4,8 +4,8 @@ use std::io::Read as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::MAX_PAYLOAD;
 use super::time::{duration, when};
+use crate::cli::cloud_run::MAX_PAYLOAD;
 use crate::error::CodedError;
 use crate::shell;
 

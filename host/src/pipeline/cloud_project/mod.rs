@@ -1,5 +1,5 @@
 //! The Trigger.dev project of a hub's tasks, written from their manifests: TypeScript that starts the bundled psn, the components
-//! with what they were granted, and psn itself. The same input gives the same bytes, and their hash names a deployment.
+//! with what they were granted, and psn itself or its worker. The same input gives the same bytes, and their hash names a deployment.
 mod folder;
 mod program;
 mod schedule;
@@ -8,9 +8,11 @@ mod typescript;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use program::Kind;
 pub use program::{FILE as PROGRAM_FILE, Program, SHA256 as PROGRAM_SHA256};
 pub(super) use schedule::hourly;
 
@@ -19,6 +21,8 @@ use crate::error::CodedError;
 use crate::plugins::OperatorPolicy;
 use crate::plugins::manifest::parse_duration;
 use crate::plugins::registry::Installed;
+use crate::runtime::precompiled::digest_name;
+use crate::runtime::{Compiler, RuntimeError};
 
 /// What the tasks run under; a setting, since a person may rely on a package that only one of them knows.
 pub const RUNTIME: &str = "trigger.runtime";
@@ -50,16 +54,26 @@ struct File {
 pub struct CloudProject {
     files: BTreeMap<String, File>,
     pub tasks: Vec<String>,
-    pub program_sha256: String,
+    pub program: ProgramFacts,
+}
+
+/// What people are told of the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramFacts {
+    /// `psn` or `psn-worker`.
+    pub kind: &'static str,
+    pub sha256: String,
+    pub bytes: usize,
 }
 
 impl CloudProject {
-    /// `tasks` in any order.
+    /// `tasks` in any order. Where the program has no compiler, `compiler` compiles them for it.
     pub fn new(
         tasks: &[Arc<Installed>],
         policy: &OperatorPolicy,
         runtime: &str,
         program: Program,
+        compiler: &Compiler,
     ) -> Result<Self, CodedError> {
         let mut tasks: Vec<&Installed> = tasks.iter().map(AsRef::as_ref).collect();
         tasks.sort_by(|a, b| a.manifest.task_id().cmp(b.manifest.task_id()));
@@ -73,7 +87,16 @@ impl CloudProject {
         for installed in &tasks {
             let id = installed.manifest.task_id();
             let component = component_store::reference(installed);
-            add(format!("src/trigger/{id}.ts"), typescript::task(&installed.manifest, &component).into_bytes(), PLAIN);
+            let code = match program.kind {
+                Kind::Whole => None,
+                Kind::Worker => Some(compiled(installed, compiler)?),
+            };
+            let digest = code.as_deref().map(|code| digest_name(&hex::encode(Sha256::digest(code))));
+            let task = typescript::task(&installed.manifest, &component, digest.as_deref());
+            add(format!("src/trigger/{id}.ts"), task.into_bytes(), PLAIN);
+            if let Some(code) = code {
+                add(format!("components/{}", component_store::code_file(&installed.sha256)), code, PLAIN);
+            }
             for (name, bytes) in component_store::files(installed, policy).map_err(|e| unwritable(&e))? {
                 add(format!("components/{name}"), bytes, PLAIN);
             }
@@ -87,13 +110,14 @@ impl CloudProject {
         let index = json!({
             "psn": env!("CARGO_PKG_VERSION"),
             "runtime": runtime,
-            "program": { "platform": program::PLATFORM, "sha256": program.sha256 },
+            "program": { "platform": program::PLATFORM, "kind": program.kind.as_str(), "sha256": program.sha256 },
             "tasks": listed,
         });
         add(INDEX.into(), format!("{index:#}\n").into_bytes(), PLAIN);
+        let facts = program.facts();
         add("bin/psn".into(), program.bytes, EXECUTABLE);
         let tasks = tasks.iter().map(|t| t.manifest.task_id().to_owned()).collect();
-        Ok(Self { files, tasks, program_sha256: program.sha256 })
+        Ok(Self { files, tasks, program: facts })
     }
 
     /// Of every path and every byte.
@@ -129,6 +153,13 @@ pub fn runtime_of(settings: &BTreeMap<String, String>) -> Result<&'static str, C
 /// Seconds, at least one: Trigger.dev counts in whole ones.
 fn max_duration(text: Option<&str>) -> Option<u64> {
     text.and_then(parse_duration).map(|d| d.as_secs().max(1))
+}
+
+/// psn's own components too are compiled in a process: a deployment is made now and then, and all are alike.
+fn compiled(installed: &Installed, compiler: &Compiler) -> Result<Vec<u8>, CodedError> {
+    let plugin = &installed.manifest.plugin.name;
+    let code = compiler.for_worker(&installed.component);
+    Ok(code.map_err(|error| RuntimeError::Compile { plugin: plugin.clone(), error })?)
 }
 
 fn unwritable(e: &StoreError) -> CodedError {

@@ -8,9 +8,14 @@ fn project(runtime: &str, program: &str) -> CloudProject {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::open(folder.path(), FIRST_PARTY);
     let sha256 = hex::encode(Sha256::digest(program));
-    let program = Program { bytes: program.as_bytes().to_vec(), sha256 };
-    CloudProject::new(&registry.tasks().unwrap(), registry.policy().unwrap(), runtime, program).unwrap()
+    let kind = if program == WORKER { Kind::Worker } else { Kind::Whole };
+    let program = Program { bytes: program.as_bytes().to_vec(), sha256, kind };
+    let (tasks, policy) = (registry.tasks().unwrap(), registry.policy().unwrap());
+    CloudProject::new(&tasks, policy, runtime, program, &Compiler::InProcess).unwrap()
 }
+
+/// Stands for a program without a compiler.
+const WORKER: &str = "worker";
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -74,4 +79,27 @@ fn the_runtime_is_one_of_two() {
     assert_eq!(runtime_of(&settings("node-24")).unwrap(), "node-24");
     // Trigger.dev stops to take plain "bun".
     assert_eq!(runtime_of(&settings("bun")).unwrap_err().code, "config.settings");
+}
+
+#[test]
+fn a_worker_gets_what_is_compiled_and_its_digest() {
+    let files = |program: &str| -> BTreeMap<String, Vec<u8>> {
+        project("bun-1.4", program).files.into_iter().map(|(path, file)| (path, file.bytes)).collect()
+    };
+    let (whole, worker) = (files("psn"), files(WORKER));
+    assert!(!whole.keys().any(|path| path.ends_with(".cwasm")));
+    let tasks: Vec<&String> = worker.keys().filter(|path| path.starts_with("src/trigger/")).collect();
+    for task in &tasks {
+        let text = String::from_utf8(worker[*task].clone()).unwrap();
+        let named = |field: &str| text.split(&format!("{field}: '")).nth(1).and_then(|rest| rest.split('\'').next());
+        let component = named("component").unwrap().split("@sha256-").nth(1).unwrap().trim_end_matches(".wasm");
+        let code = &worker[&format!("components/{}.cwasm", component.split('-').next().unwrap())];
+        assert_eq!(named("compiled"), Some(digest_name(&hex::encode(Sha256::digest(code))).as_str()));
+        // Compiled code is an ELF file, for the cloud's processor.
+        assert_eq!((&code[..4], &code[18..20]), (&b"\x7fELF"[..], &[62, 0][..]));
+        assert!(!String::from_utf8_lossy(&whole[*task]).contains("compiled"));
+    }
+    assert_eq!(worker.len(), whole.len() + tasks.len());
+    // A deployment is known by its bytes: compiled again, they are the same.
+    assert_eq!(files(WORKER), worker);
 }

@@ -16,7 +16,8 @@ pub(super) fn settings(runtime: &str) -> String {
     )
 }
 
-pub(super) fn task(manifest: &Manifest, component: &str) -> String {
+/// `compiled` names the component's compiled code, where the program cannot compile it.
+pub(super) fn task(manifest: &Manifest, component: &str, compiled: Option<&str>) -> String {
     let spec = manifest.task.clone().unwrap_or_default();
     let mut text = format!(
         "// Written by psn from a plugin's manifest. Changes are lost: psn writes it anew.\n\
@@ -30,6 +31,7 @@ pub(super) fn task(manifest: &Manifest, component: &str) -> String {
             let _ = writeln!(text, "  {name}: {value},");
         }
     };
+    line("compiled", compiled.map(quoted));
     let cron = spec.cron.as_deref();
     line("cron", cron.map(quoted));
     line("hourly", cron.and_then(schedule::hourly).as_deref().map(quoted));
@@ -91,11 +93,11 @@ mod tests {
             "[task]\ncron = \"*/15 * * * *\"\nmax-duration = \"90s\"\nqueue = \"posts\"\n\
              retry = { max-attempts = 3, min = \"1s\", max = \"10s\", factor = 1.5, jitter = true }\n",
         );
-        let text = task(&manifest, "components/watchdog@sha256-aa.wasm");
+        let text = task(&manifest, "components/watchdog@sha256-aa.wasm", Some("sha256-bb"));
         let body = text.split_once("psnTask(").unwrap().1;
         assert_eq!(
             body,
-            "{\n  id: 'watchdog',\n  component: 'components/watchdog@sha256-aa.wasm',\n  cron: '*/15 * * * *',\n  \
+            "{\n  id: 'watchdog',\n  component: 'components/watchdog@sha256-aa.wasm',\n  compiled: 'sha256-bb',\n  cron: '*/15 * * * *',\n  \
              hourly: '0 * * * *',\n  maxDurationSeconds: 90,\n  queue: 'posts',\n  retry: { maxAttempts: 3, \
              minTimeoutInMs: 1000, maxTimeoutInMs: 10000, factor: 1.5, randomize: true },\n});\n"
         );
@@ -106,7 +108,8 @@ mod tests {
         let nasty = "'}); process.exit(1); //\\\n\u{2028}${x}`😀";
         let text = quoted(nasty);
         assert_eq!(text, "'\\u0027}); process.exit(1); //\\u005c\\u000a\\u2028${x}`\\ud83d\\ude00'");
+        assert!(!task(&manifest(""), "x", None).contains("compiled"));
         let manifest = manifest("[task]\nqueue = \"a'\\nb\"\n");
-        assert!(task(&manifest, "x").contains("queue: 'a\\u0027\\u000ab',"));
+        assert!(task(&manifest, "x", None).contains("queue: 'a\\u0027\\u000ab',"));
     }
 }

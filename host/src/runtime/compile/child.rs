@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::plugins::component::MAX_COMPONENT_BYTES;
-use crate::runtime::engine::{self, AddressSpace};
+use crate::runtime::engine::{self, AddressSpace, Target};
 
 /// What kind of answer follows: one byte, then its length as 8 bytes, little-endian, then the answer itself.
 pub(super) const CODE: u8 = b'C';
@@ -38,6 +38,8 @@ pub struct ChildOptions {
     pub parent: u32,
     /// Whether the engine reserves all of a memory's address space: must be what the parent's engine does.
     pub plenty: bool,
+    /// Whether it is for psn's worker and not for this machine.
+    pub worker: bool,
     /// Bytes.
     pub memory: u64,
     /// Seconds.
@@ -56,8 +58,12 @@ pub fn compile_child(options: ChildOptions) -> ExitCode {
     if read.is_err() || component.len() > MAX_COMPONENT_BYTES {
         return EXIT_INPUT.into();
     }
-    let space = if options.plenty { AddressSpace::Plenty } else { AddressSpace::Small };
-    let compile = move || std::panic::catch_unwind(AssertUnwindSafe(|| engine::precompile(space, &component)));
+    let target = match (options.worker, options.plenty) {
+        (true, _) => Target::Worker,
+        (false, true) => Target::Here(AddressSpace::Plenty),
+        (false, false) => Target::Here(AddressSpace::Small),
+    };
+    let compile = move || std::panic::catch_unwind(AssertUnwindSafe(|| engine::precompile(target, &component)));
     let compiled = std::thread::Builder::new().name("psn-compile".into()).stack_size(COMPILE_STACK).spawn(compile);
     let (kind, answer) = match compiled.map(std::thread::JoinHandle::join) {
         Ok(Ok(Ok(Ok(code)))) => (CODE, code),

@@ -11,7 +11,9 @@ pub(super) use child::COMPILE_STACK;
 pub use child::{ChildOptions, compile_child};
 pub(super) use process::{Compiled, run};
 
-use super::engine::AddressSpace;
+pub use super::compile_error::CompileError;
+use super::engine;
+pub(super) use super::engine::Target;
 
 /// The hidden command by which psn runs itself as a compiler.
 pub const COMMAND: &str = "compile-component";
@@ -55,6 +57,19 @@ impl Default for CompileBounds {
 }
 
 impl Compiler {
+    /// Code for psn's worker, which has no compiler. In the calling thread, for as long as that takes.
+    pub fn for_worker(&self, component: &[u8]) -> Result<Vec<u8>, CompileError> {
+        match self {
+            Compiler::None => Err(CompileError::NoCompiler),
+            Compiler::InProcess => {
+                engine::precompile(Target::Worker, component).map_err(|e| CompileError::Refused(format!("{e:#}")))
+            }
+            Compiler::Process(process) => {
+                run(process, Target::Worker, component.to_vec().into(), || false).map(Compiled::into_code)
+            }
+        }
+    }
+
     /// The very program that runs now, which must be one whose main is [`crate::cli::main`].
     pub fn this_program(bounds: CompileBounds) -> Self {
         // On Linux by a name that means this program also when its file was replaced, by an update for example.
@@ -68,27 +83,4 @@ impl Compiler {
         };
         Compiler::Process(CompilerProcess { program, args: vec![COMMAND.into()], bounds })
     }
-}
-
-/// Why a component was not compiled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    /// In the compiler's words.
-    #[error("{0}")]
-    Refused(String),
-    #[error("compiling it took longer than {} s and was stopped", .0.as_secs_f32())]
-    Deadline(Duration),
-    #[error("compiling it took more than {} s of processor time and was stopped", .0.as_secs())]
-    Cpu(Duration),
-    #[error("compiling it took more than {} MiB of memory and was stopped", .0 >> 20)]
-    Memory(u64),
-    #[error("the compiler crashed on it ({0})")]
-    Crashed(String),
-    #[error("the compiler could not be started: {0}")]
-    NotStarted(String),
-    #[error("no compiler is set up for components from elsewhere")]
-    NoCompiler,
-    /// Nobody waits for it any more.
-    #[error("it is no longer waited for")]
-    Cancelled,
 }

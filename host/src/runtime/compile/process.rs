@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::child::{CODE, EXIT_PANIC, REFUSED, THREADS, cpu_seconds};
-use super::{AddressSpace, CompileError, CompilerProcess};
+use super::{CompileError, CompilerProcess, Target};
+use crate::runtime::engine::AddressSpace;
 
 /// How often the process is looked after. Its deadline is kept to about this.
 const POLL: Duration = Duration::from_millis(10);
@@ -31,17 +32,22 @@ impl Compiled {
     pub(in crate::runtime) fn code(&self) -> &[u8] {
         &self.0
     }
+
+    /// For another program: in this one it is bytes from then on.
+    pub(in crate::runtime) fn into_code(self) -> Vec<u8> {
+        self.0
+    }
 }
 
 /// Compiles in a process of its own, and waits for it. The calling thread must live that long: the process dies with it.
 pub(in crate::runtime) fn run(
     compiler: &CompilerProcess,
-    space: AddressSpace,
+    target: Target,
     component: Cow<'static, [u8]>,
     cancelled: impl Fn() -> bool,
 ) -> Result<Compiled, CompileError> {
     let started = Instant::now();
-    let mut child = start(compiler, space)?;
+    let mut child = start(compiler, target)?;
     let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
         end(&mut child);
         return Err(CompileError::NotStarted("it has no pipes".into()));
@@ -64,14 +70,18 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Compile
     started.map(drop).map_err(|e| CompileError::NotStarted(format!("no thread for it: {e}")))
 }
 
-fn start(compiler: &CompilerProcess, space: AddressSpace) -> Result<Child, CompileError> {
+fn start(compiler: &CompilerProcess, target: Target) -> Result<Child, CompileError> {
     let bounds = &compiler.bounds;
     Command::new(&compiler.program)
         .args(&compiler.args)
         .args(["--parent".into(), std::process::id().to_string()])
         .args(["--memory".into(), bounds.memory.to_string()])
         .args(["--cpu".into(), cpu_seconds(bounds.cpu).to_string()])
-        .args((space == AddressSpace::Plenty).then_some("--plenty"))
+        .args(match target {
+            Target::Here(AddressSpace::Plenty) => Some("--plenty"),
+            Target::Here(AddressSpace::Small) => None,
+            Target::Worker => Some("--worker"),
+        })
         .env_clear()
         // Its one variable, and psn's own: how many threads compile.
         .env("RAYON_NUM_THREADS", threads().to_string())
@@ -205,7 +215,8 @@ mod tests {
 
     fn run_shell(script: &str, wall: Duration) -> Result<Vec<u8>, CompileError> {
         // More than a pipe holds: a process that does not read must not block its parent.
-        run(&shell(script, wall), AddressSpace::Plenty, vec![7; 1 << 20].into(), || false).map(|c| c.code().to_vec())
+        run(&shell(script, wall), Target::Here(AddressSpace::Plenty), vec![7; 1 << 20].into(), || false)
+            .map(|c| c.code().to_vec())
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -224,7 +235,8 @@ mod tests {
     #[test]
     fn one_that_nobody_waits_for_is_killed() {
         let cancelled =
-            run(&shell("exec sleep 600", LONG), AddressSpace::Plenty, Cow::Borrowed(b""), || true).map(|_| ());
+            run(&shell("exec sleep 600", LONG), Target::Here(AddressSpace::Plenty), Cow::Borrowed(b""), || true)
+                .map(|_| ());
         assert_eq!(cancelled, Err(CompileError::Cancelled));
     }
 
@@ -244,7 +256,7 @@ mod tests {
         }
         assert_eq!(run_shell("printf 'C\\002\\000\\000\\000\\000\\000\\000\\000ok'", LONG), Ok(b"ok".to_vec()));
         let missing = CompilerProcess { program: "/no/such/compiler".into(), ..shell("", LONG) };
-        let refused = run(&missing, AddressSpace::Plenty, Cow::Borrowed(b""), || false).map(|_| ());
+        let refused = run(&missing, Target::Here(AddressSpace::Plenty), Cow::Borrowed(b""), || false).map(|_| ());
         assert!(matches!(refused, Err(CompileError::NotStarted(_))), "{refused:?}");
     }
 

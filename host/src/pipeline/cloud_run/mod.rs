@@ -1,5 +1,7 @@
 //! One run in a task platform's worker: a component of the deployment's bundle with the grants that lie beside it, secrets from the
 //! environment, and no folder of a hub.
+mod code;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -8,18 +10,16 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use url::Url;
 
-use super::component_store::{ComponentStore, Reference};
-use super::environment::{Environment, Notes};
-use super::facts::needed_variables;
-use super::outcome::{Ended, Tally};
-use super::task_runner::NoFacts;
+use super::component_store::{ComponentStore, Reference, StoreError};
+use super::environment::{Environment, NoFacts, Notes, needed_variables};
+use super::outcome::{Ended, Tally, ended};
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, StepEvent, StepStatus, Summary};
 use crate::hub::TlsRoots;
 use crate::plugins::registry::Installed;
 use crate::redact::Redactor;
-use crate::runtime::{CompileBounds, Compiler, Runtime, RuntimeOptions};
+use crate::runtime::Runtime;
 use crate::secret::{MemoryBackend, Secret, Secrets};
 
 /// What Trigger.dev gives to each run.
@@ -34,6 +34,8 @@ pub struct CloudRun {
     /// `components/NAME@sha256-….wasm`, below the store.
     pub component: String,
     pub store: PathBuf,
+    /// Hex SHA-256 of the component's compiled code, as the task names it: a program without a compiler runs that, and nothing else.
+    pub compiled: Option<String>,
     pub payload: Value,
     pub attempt: u32,
     pub scheduled_at: Option<DateTime<Utc>>,
@@ -73,11 +75,7 @@ pub async fn cloud_run(
         wanted.into_iter().filter_map(|n| variables.get(&n).map(|v| (n, Secret::new(v.as_str())))).collect();
     let secrets = Secrets::open(Box::new(MemoryBackend(Mutex::new(values))), Arc::clone(&redactor))?;
     let hub_id = variables.get(HUB_ID).cloned().unwrap_or_default();
-    let runtime = Runtime::new(RuntimeOptions {
-        cache_dir: Some(cache()),
-        compiler: Compiler::this_program(CompileBounds::default()),
-        ..RuntimeOptions::default()
-    })?;
+    let runtime = Runtime::new(code::options(&run)?)?;
     let environment = Environment {
         settings: BTreeMap::from([("hub.kind".to_owned(), "cloud".to_owned()), ("hub.id".to_owned(), hub_id.clone())]),
         hub_id,
@@ -103,9 +101,9 @@ pub async fn cloud_run(
         e.error = Some(error);
         (Ended::Failed, e)
     };
-    let (ended, finished) = match outcome.result {
+    let (how, finished) = match outcome.result {
         Ok(Ok(output)) => {
-            let mut e = event(StepStatus::Success, super::task::ended(name, &output));
+            let mut e = event(StepStatus::Success, ended(name, &output));
             e.data = Some(output);
             (Ended::Success, e)
         }
@@ -114,22 +112,24 @@ pub async fn cloud_run(
     };
     events.emit(&Event::Step(Box::new(StepEvent { usage: Some(outcome.usage), ..finished })));
     let mut tally = Tally::new(1);
-    tally.add(ended);
+    tally.add(how);
     Ok(tally.summary())
 }
 
 fn bundled(store: &Path, component: &str) -> Result<Installed, CodedError> {
     let store = ComponentStore::new(store);
     let found = Reference::parse(component).and_then(|reference| store.get(&reference, &store.grant(&reference)?));
-    let (bytes, lock, policy) = found.map_err(|e| {
-        CodedError::new(
-            "task.component",
-            format!("the deployment's bundle is not whole: {e}"),
-            ["psn run trigger-provision"],
-        )
-    })?;
+    let (bytes, lock, policy) = found.map_err(|e| not_whole(&e))?;
     // A file says that it is psn's own; only this psn's build knows.
     Ok(Installed::verified(bytes, lock, &policy, super::FIRST_PARTY)?)
+}
+
+fn not_whole(e: &StoreError) -> CodedError {
+    CodedError::new(
+        "task.component",
+        format!("the deployment's bundle is not whole: {e}"),
+        ["psn run trigger-provision"],
+    )
 }
 
 /// Trigger.dev says where it is: its cloud, a server of one's own, or the local hub.
@@ -143,9 +143,4 @@ fn services(variables: &Variables) -> Result<ServiceMap, CodedError> {
         services.set("trigger-env", url);
     }
     Ok(services)
-}
-
-/// Runs of one worker share what was compiled.
-fn cache() -> PathBuf {
-    std::env::temp_dir().join("psn-cache")
 }

@@ -1,25 +1,24 @@
-//! Compiled code that is worth running: sealed with a key that only this account has. The one module with `unsafe` in it.
-#![allow(unsafe_code, reason = "wasmtime maps compiled code as it is")]
+//! Code that psn compiled itself: straight from the compiler, or from the cache with a seal that only this account can make.
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
-use super::compile::Compiled;
+use crate::runtime::compile::Compiled;
 
 /// Bytes of the key, and of a seal.
-pub(super) const KEY_BYTES: usize = 32;
+pub(in crate::runtime) const KEY_BYTES: usize = 32;
 const SEAL_BYTES: usize = 32;
 
 /// Set before everything that is sealed, so that a seal can never be one over something else.
 const PURPOSE: &[u8] = b"psn compiled component 1\0";
 
 /// What makes code ours.
-pub(super) struct Key(Zeroizing<[u8; KEY_BYTES]>);
+pub(in crate::runtime) struct Key(Zeroizing<[u8; KEY_BYTES]>);
 
 impl Key {
-    pub(super) fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
+    pub(in crate::runtime) fn new(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
         Self(bytes)
     }
 
@@ -35,20 +34,20 @@ impl Key {
 }
 
 /// Code as the compiler left it. Only this file makes one.
-pub(super) struct Code<'a>(std::borrow::Cow<'a, [u8]>);
+pub(in crate::runtime) struct Code<'a>(std::borrow::Cow<'a, [u8]>);
 
 impl<'a> Code<'a> {
-    pub(super) fn of(component: &Component) -> wasmtime::Result<Self> {
+    pub(in crate::runtime) fn of(component: &Component) -> wasmtime::Result<Self> {
         Ok(Self(component.serialize()?.into()))
     }
 
-    pub(super) fn from_process(compiled: &'a Compiled) -> Self {
+    pub(in crate::runtime) fn from_process(compiled: &'a Compiled) -> Self {
         Self(compiled.code().into())
     }
 }
 
 /// The component that a compiler process of ours compiled, if wasmtime accepts the code for this engine.
-pub(super) fn adopt(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<Component> {
+pub(in crate::runtime) fn adopt(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize` requires bytes that `Component::serialize` or `Engine::precompile_component` returned, unmodified.
     // `Compiled` is made by `compile::run` alone, of what came whole through the standard output of a process that it started
     // itself. The program is psn's own (`/proc/self/exe`, or one that the library's user names as psn's compiler), it hands back
@@ -59,7 +58,7 @@ pub(super) fn adopt(engine: &Engine, compiled: &Compiled) -> wasmtime::Result<Co
 }
 
 /// Compiled code with its seal. `subject` says of what, and for which engine, it is.
-pub(super) fn seal(key: &Key, subject: &str, code: &Code<'_>) -> Vec<u8> {
+pub(in crate::runtime) fn seal(key: &Key, subject: &str, code: &Code<'_>) -> Vec<u8> {
     let code = &code.0;
     let mut sealed = Vec::with_capacity(SEAL_BYTES + code.len());
     sealed.extend_from_slice(&key.mac(subject, code).finalize().into_bytes());
@@ -68,7 +67,7 @@ pub(super) fn seal(key: &Key, subject: &str, code: &Code<'_>) -> Vec<u8> {
 }
 
 /// The component, if the seal is whole and wasmtime accepts the code for this engine.
-pub(super) fn open(engine: &Engine, key: &Key, subject: &str, sealed: &[u8]) -> Option<Component> {
+pub(in crate::runtime) fn open(engine: &Engine, key: &Key, subject: &str, sealed: &[u8]) -> Option<Component> {
     let (seal, code) = sealed.split_at_checked(SEAL_BYTES)?;
     key.mac(subject, code).verify_slice(seal).ok()?;
     // SAFETY: `deserialize` requires bytes that `Component::serialize` returned, unmodified. The seal over exactly these bytes has

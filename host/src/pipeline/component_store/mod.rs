@@ -1,13 +1,16 @@
 //! Components by digest, for runs in the local hub: what pushing an image to a registry is in Trigger.dev's cloud.
+#[cfg(feature = "full")]
+mod filling;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::atomic;
 use crate::plugins::lock::LockEntry;
-use crate::plugins::registry::Installed;
 use crate::plugins::{OperatorPolicy, PolicyError};
+#[cfg(feature = "full")]
+pub(super) use filling::{files, reference};
 
 /// `<PSN_HOME>/components`: `<sha256>.wasm`, and beside it `<sha256>.json` with what was granted; where a hub's policy takes something
 /// away, `<sha256>-<hash of what is left>.json`, since another hub may have another policy.
@@ -44,20 +47,6 @@ impl ComponentStore {
         Self(psn_home.join("components"))
     }
 
-    /// Idempotent.
-    pub(super) fn put(&self, installed: &Installed, policy: &OperatorPolicy) -> Result<(), StoreError> {
-        std::fs::create_dir_all(&self.0)?;
-        atomic::sweep(&self.0)?;
-        let [(component, bytes), (grant, granted)] = files(installed, policy)?;
-        // The component first: a grant without it is an answer of `Missing`, not a run of something else.
-        let component = self.0.join(component);
-        if !component.is_file() {
-            atomic::write(&component, &bytes, 0o600)?;
-        }
-        atomic::write(&self.0.join(grant), &granted, 0o600)?;
-        Ok(())
-    }
-
     /// What was granted to it, as it is written down at this moment.
     pub(super) fn grant(&self, reference: &Reference) -> Result<Vec<u8>, StoreError> {
         self.read(reference, reference.grant_file())
@@ -78,6 +67,12 @@ impl ComponentStore {
         Ok((bytes, granted.lock, OperatorPolicy::parse(&granted.policy)?))
     }
 
+    /// The component's compiled code, for a program that has no compiler; not verified.
+    #[cfg(not(feature = "full"))]
+    pub(super) fn code(&self, reference: &Reference) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.0.join(code_file(&reference.sha256)))
+    }
+
     fn read(&self, reference: &Reference, file: String) -> Result<Vec<u8>, StoreError> {
         match std::fs::read(self.0.join(file)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(StoreError::Missing(reference.sha256.clone())),
@@ -86,13 +81,9 @@ impl ComponentStore {
     }
 }
 
-/// The component and what it was granted, each with its name in a store.
-pub(super) fn files(installed: &Installed, policy: &OperatorPolicy) -> Result<[(String, Vec<u8>); 2], StoreError> {
-    let reference = Reference::of(installed);
-    // A policy that takes nothing away is not kept: whatever else it says, it does not matter here.
-    let policy = if reference.effective.is_some() { policy.text().to_owned() } else { String::new() };
-    let granted = serde_json::to_vec_pretty(&Granted { lock: installed.lock.clone(), policy })?;
-    Ok([(format!("{}.wasm", installed.sha256), installed.component.to_vec()), (reference.grant_file(), granted)])
+/// Where a bundle has the compiled code of the component with this digest.
+pub(super) fn code_file(sha256: &str) -> String {
+    format!("{sha256}.cwasm")
 }
 
 /// Which component a deployment means, and which grant of it.
@@ -104,11 +95,6 @@ pub(super) struct Reference {
 }
 
 impl Reference {
-    fn of(installed: &Installed) -> Self {
-        let effective = (!installed.manifest.withheld.is_empty()).then(|| installed.manifest.capabilities_hash());
-        Self { sha256: installed.sha256.clone(), effective }
-    }
-
     /// `components/<name>@sha256-<digest>.wasm`, or `components/<name>@sha256-<digest>-<effective>.wasm`
     pub(super) fn parse(reference: &str) -> Result<Self, StoreError> {
         let hashes = reference
@@ -133,11 +119,6 @@ impl Reference {
 
 fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-/// Where a deployment says a task's component is.
-pub(super) fn reference(installed: &Installed) -> String {
-    format!("components/{}@sha256-{}.wasm", installed.manifest.plugin.name, Reference::of(installed).hashes())
 }
 
 #[cfg(test)]
