@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds psn's worker as it is released, and runs it beside a whole psn over a local hub: same answers, same state, and what it refuses.
 #   scripts/worker.sh            the test
-#   scripts/worker.sh measure    sizes and times; PSN_TESTED names a release psn to compare with, of the same source and plugins
+#   scripts/worker.sh measure    sizes and times; PSN_WHOLE names a release psn to compare with, of the same plugins
 # PSN_WORKER names a worker that is built already.
 set -euo pipefail
 cd "$(dirname "$0")/.."

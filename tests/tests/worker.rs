@@ -1,6 +1,6 @@
 //! psn's worker, as it is deployed: what it runs, what it leaves, and what it refuses, beside a whole psn. `PSN_WORKER` names it.
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn worker() -> PathBuf {
     std::env::var_os("PSN_WORKER").expect("PSN_WORKER names psn's worker: scripts/worker.sh builds it").into()
+}
+
+fn tested() -> PathBuf {
+    std::env::var_os("PSN_TESTED").map_or_else(|| env!("CARGO_BIN_EXE_psn-tested").into(), PathBuf::from)
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -116,9 +120,13 @@ impl Stage {
         given(self.command(task), "{}")
     }
 
+    fn reset(&mut self) {
+        self.threads.block_on(sqlx::raw_sql(POSTS).execute(&mut self.db)).expect("the posts");
+    }
+
     /// The same posts, one tick of the watchdog, and what is left.
     fn tick(&mut self, task: &Task) -> (Answer, Value) {
-        self.threads.block_on(sqlx::raw_sql(POSTS).execute(&mut self.db)).expect("the posts");
+        self.reset();
         let answer = self.run(task);
         let state = sqlx::query_scalar::<_, String>(STATE).fetch_one(&mut self.db);
         let state = self.threads.block_on(state).expect("the state");
@@ -156,7 +164,7 @@ fn the_worker_runs_what_was_compiled_for_it_and_nothing_else() {
     let mut stage = Stage::set();
     let (bundle, exported) = stage.export(&worker(), "with-worker");
     assert_eq!(exported["program"]["kind"], "psn-worker", "{exported}");
-    let psn = std::env::var_os("PSN_TESTED").map_or_else(|| env!("CARGO_BIN_EXE_psn-tested").into(), PathBuf::from);
+    let psn = tested();
     let (whole_bundle, whole_exported) = stage.export(&psn, "with-psn");
     assert_eq!(whole_exported["program"]["kind"], "psn", "{whole_exported}");
     let (task, whole) = (Task::of(&bundle, WATCHDOG), Task::of(&whole_bundle, WATCHDOG));
@@ -172,22 +180,16 @@ fn the_worker_runs_what_was_compiled_for_it_and_nothing_else() {
     assert!(output(&by_worker)["claimed"].as_u64().is_some_and(|n| n > 0), "{}", by_worker.stdout);
     assert_eq!(left_by_worker, left_by_psn);
     assert_eq!(shape(&by_worker), shape(&by_psn));
-    // psn takes a bundle that has compiled code, and does not look at it.
-    std::fs::write(task.code().with_extension("kept"), std::fs::read(task.code()).unwrap()).unwrap();
-    let (code, kept) = (task.code(), task.code().with_extension("kept"));
+    // psn takes a bundle with compiled code too, and does not look at it.
+    let code = task.code();
+    let sound = std::fs::read(&code).unwrap();
     std::fs::write(&code, "no code").unwrap();
-    let mut command = stage.command(&task);
-    command.env("PSN_HOME", stage.machine.home());
-    let by_psn = {
-        let mut beside = Command::new(&psn);
-        beside.args(task.args()).envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        beside.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        given(beside, "{}")
-    };
-    by_psn.exits(0);
+    std::fs::rename(bundle.join("bin/psn"), bundle.join("bin/worker")).unwrap();
+    std::fs::copy(&psn, bundle.join("bin/psn")).unwrap();
+    stage.run(&task).exits(0);
+    std::fs::rename(bundle.join("bin/worker"), bundle.join("bin/psn")).unwrap();
 
-    // Code that is not what the task names: damaged, cut, another component's, gone, not named.
-    let sound = std::fs::read(&kept).unwrap();
+    // Code that is not what the task names: damaged, another component's, gone, not named.
     stage.refused(&task, "task.code-damaged");
     for at in [0, sound.len() / 2, sound.len() - 1] {
         let mut damaged = sound.clone();
@@ -195,10 +197,8 @@ fn the_worker_runs_what_was_compiled_for_it_and_nothing_else() {
         std::fs::write(&code, damaged).unwrap();
         stage.refused(&task, "task.code-damaged");
     }
-    let others = std::fs::read_dir(bundle.join("components")).unwrap().map(|entry| entry.unwrap().path());
-    let other = others.filter(|path| path.extension().is_some_and(|e| e == "cwasm")).find(|path| *path != code);
-    let other =
-        other.map_or_else(|| compiled(&psn, &other_component(&stage), true), |path| std::fs::read(path).unwrap());
+    let other = wat::parse_str("(component (core module (func (export \"f\"))))").unwrap();
+    let other = compiled(&psn, &other, true);
     std::fs::write(&code, &other).unwrap();
     stage.refused(&task, "task.code-damaged");
     std::fs::remove_file(&code).unwrap();
@@ -207,13 +207,18 @@ fn the_worker_runs_what_was_compiled_for_it_and_nothing_else() {
     stage.refused(&Task { compiled: None, ..Task::of(&bundle, WATCHDOG) }, "task.code-missing");
 
     // Code that is what the task names, and not for this engine: of another configuration, and no code at all.
-    let (_, grant) = (&task.component, bundle.join("components"));
-    let component = std::fs::read(grant.join(format!("{}.wasm", code.file_stem().unwrap().to_str().unwrap()))).unwrap();
+    let component = std::fs::read(code.with_extension("wasm")).unwrap();
     for foreign in [compiled(&psn, &component, false), b"\x7fELF no code".to_vec()] {
         std::fs::write(&code, &foreign).unwrap();
         let named = Task { compiled: Some(format!("sha256-{}", digest(&foreign))), ..Task::of(&bundle, WATCHDOG) };
         stage.refused(&named, "task.code-mismatch");
     }
+    std::fs::write(&code, &sound).unwrap();
+
+    // A task that names another component's code runs nothing of it either.
+    std::fs::write(&code, &other).unwrap();
+    let misnamed = Task { compiled: Some(format!("sha256-{}", digest(&other))), ..Task::of(&bundle, WATCHDOG) };
+    stage.refused(&misnamed, "component.contract-mismatch");
     std::fs::write(&code, &sound).unwrap();
 
     // Where address space is short, it says so and runs nothing.
@@ -225,12 +230,12 @@ fn the_worker_runs_what_was_compiled_for_it_and_nothing_else() {
     assert_eq!(given(short, "{}").exits(1).error()["code"], "runtime.address-space");
 
     stage.run(&task).exits(0);
-    usage_and_signals(&stage, &task, &whole);
+    usage_and_signals(&mut stage, &task, &whole);
     another_build(&stage);
 }
 
 /// The commands, as psn has them.
-fn usage_and_signals(stage: &Stage, task: &Task, whole: &Task) {
+fn usage_and_signals(stage: &mut Stage, task: &Task, whole: &Task) {
     let said = |args: &[&str]| Command::new(task.bundle.join("bin/psn")).args(args).output().expect("it starts");
     assert!(String::from_utf8_lossy(&said(&["--version"]).stdout).starts_with("psn-worker "));
     assert!(String::from_utf8_lossy(&said(&["--help"]).stdout).contains("cloud-run"));
@@ -242,15 +247,21 @@ fn usage_and_signals(stage: &Stage, task: &Task, whole: &Task) {
     // A service that never answers holds both up, until SIGTERM.
     for task in [task, whole] {
         assert_eq!(given(stage.command(task), "not JSON").exits(2).error()["code"], "usage.payload");
+        stage.reset();
+        // The one before was stopped in the middle of its tick.
+        let free = sqlx::query("UPDATE psn.watchdog SET tick = NULL, tick_until = DEFAULT");
+        stage.threads.block_on(free.execute(&mut stage.db)).expect("no tick");
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut command = stage.command(task);
         command.env("TRIGGER_API_URL", format!("http://{}", silent.local_addr().expect("an address")));
         let mut child = command.spawn().expect("it starts");
         child.stdin.take().expect("piped").write_all(b"{}").expect("it reads");
-        let calls = std::thread::spawn(move || silent.accept().map(|(stream, _)| stream));
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         assert!(lines.next().is_some_and(|line| line.expect("a line").contains("\"version\"")));
-        let held = calls.join().expect("a thread").expect("a call");
+        let held = called(&silent).unwrap_or_else(|| {
+            let _ = child.kill();
+            panic!("it calls nobody: {:?}", lines.by_ref().collect::<Vec<_>>())
+        });
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
         assert_eq!(ended(&mut child), Some(130));
@@ -258,6 +269,19 @@ fn usage_and_signals(stage: &Stage, task: &Task, whole: &Task) {
         let last = lines.last().expect("events").expect("a line");
         assert!(last.contains("run.interrupted"), "{last}");
     }
+}
+
+/// A connection that is accepted, and never answered.
+fn called(silent: &TcpListener) -> Option<TcpStream> {
+    silent.set_nonblocking(true).expect("a socket");
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if let Ok((stream, _)) = silent.accept() {
+            return Some(stream);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 fn ended(child: &mut Child) -> Option<i32> {
@@ -306,19 +330,13 @@ fn compiled(psn: &Path, component: &[u8], plenty: bool) -> Vec<u8> {
     answer[9..].to_vec()
 }
 
-fn other_component(stage: &Stage) -> Vec<u8> {
-    let components = std::fs::read_dir(stage.machine.home().join("components")).unwrap();
-    let mut wasm = components.map(|e| e.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "wasm"));
-    std::fs::read(wasm.next().expect("a component")).unwrap()
-}
-
-/// How long one tick over no posts takes from start to end, of the worker and of psn: `scripts/worker.sh measure`.
+/// How long one tick over no posts takes from start to end, of the worker and of `PSN_WHOLE`: `scripts/worker.sh measure`.
 #[test]
 #[ignore = "a measurement, which wants an idle machine: scripts/worker.sh measure"]
 fn how_long_a_run_takes() {
     const ROUNDS: usize = 15;
     let stage = Stage::set();
-    let psn = std::env::var_os("PSN_TESTED").map_or_else(|| env!("CARGO_BIN_EXE_psn-tested").into(), PathBuf::from);
+    let psn = std::env::var_os("PSN_WHOLE").map_or_else(tested, PathBuf::from);
     let (with_worker, with_psn) = (stage.export(&worker(), "with-worker").0, stage.export(&psn, "with-psn").0);
     let (task, whole) = (Task::of(&with_worker, WATCHDOG), Task::of(&with_psn, WATCHDOG));
     let cache = stage.machine.root().join("scratch/psn-cache");
