@@ -8,6 +8,7 @@ use crate::cli::{Context, Done};
 use crate::error::CodedError;
 use crate::pipeline::facts;
 use crate::pipeline::session::find_project;
+use crate::shell;
 
 pub(super) async fn export(context: &Context, folder: &Path) -> Result<Done, CodedError> {
     let project = find_project(context.common.project.as_deref(), false)?;
@@ -18,7 +19,7 @@ pub(super) async fn export(context: &Context, folder: &Path) -> Result<Done, Cod
         tasks.write(&to).map(|()| tasks)
     });
     let tasks = written.await.unwrap_or_else(|e| {
-        Err(CodedError::new("task.export", e.to_string(), [format!("psn task export {}", folder.display())]))
+        Err(CodedError::new("task.export", e.to_string(), [format!("psn task export {}", shell::path(folder))]))
     })?;
     answer(
         context,

@@ -11,5 +11,5 @@ mod named;
 
 #[cfg(feature = "full")]
 pub(super) use kept::{Code, KEY_BYTES, Key, adopt, open, seal};
-#[cfg(any(test, not(feature = "full")))]
+#[cfg(not(feature = "full"))]
 pub(super) use named::Named;
