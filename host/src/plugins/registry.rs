@@ -68,6 +68,7 @@ const OWN_NAMES: [&str; 33] = [
 #[derive(Clone, Copy, Debug)]
 pub struct FirstParty {
     pub name: &'static str,
+    /// Empty in psn's worker, which is given its component and only has to know it.
     pub component: &'static [u8],
     /// Hex SHA-256 of the component.
     pub sha256: &'static str,
