@@ -63,9 +63,10 @@ fn main() {
     }
     table.push_str("]\n");
     fs::write(Path::new(&var("OUT_DIR")).join("first_party.rs"), table).expect("OUT_DIR is writable");
-    println!("cargo::rustc-env=PSN_BUILD={}", shared_with_worker(&own));
+    let build = shared_with_worker(&own);
+    println!("cargo::rustc-env=PSN_BUILD={build}");
     if is_full {
-        worker();
+        worker(&build);
     }
 }
 
@@ -88,13 +89,19 @@ fn shared_with_worker(own: &[String]) -> String {
 }
 
 /// `Some` of an embedded worker, or `None`.
-fn worker() {
+fn worker(build: &str) {
     let out = Path::new(&var("OUT_DIR")).join("worker");
     let mut source = String::from("None\n");
     if let Some(file) = env::var_os("PSN_WORKER_FILE").filter(|file| !file.is_empty()) {
         let path = Path::new(&file);
         println!("cargo::rerun-if-changed={}", path.display());
         let bytes = fs::read(path).unwrap_or_else(|e| panic!("PSN_WORKER_FILE: {}: {e}", path.display()));
+        // Its marker has it: src/worker.rs.
+        assert!(
+            bytes.windows(build.len()).any(|window| window == build.as_bytes()),
+            "PSN_WORKER_FILE: {} is no psn-worker of this source, with these plugins (PSN_PLUGINS_DIR)",
+            path.display()
+        );
         // Compressed also so that psn's own bytes do not look like a worker's.
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
         let deflated = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("memory takes all bytes");

@@ -18,4 +18,10 @@ if [[ -z ${PSN_WORKER_FILE-} ]]; then
 fi
 export PSN_WORKER_FILE
 cargo build --release --package psn >&2
+# What it deploys is what was built.
+empty=$(mktemp -d)
+trap 'rm -rf "$empty"' EXIT
+mkdir "$empty/config"
+PSN_HOME=$empty/home "$target/release/psn" --project "$empty" task export "$empty/tasks" >/dev/null
+cmp "$empty/tasks/bin/psn" "$PSN_WORKER_FILE"
 sha256sum "$target/release/psn" "$PSN_WORKER_FILE"
