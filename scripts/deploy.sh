@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Deploys psn's tasks to a local hub with the real trigger.dev CLI, once for each runtime named (default: bun-1.4 node-24).
+# PSN_WORKER names psn's worker, to deploy that in psn's place.
 # Exit code 3: this machine has no Node.js that can run it.
 set -euo pipefail
 cd "$(dirname "$0")/.."

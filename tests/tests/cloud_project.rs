@@ -193,9 +193,10 @@ fn without_settings_the_running_program_is_the_one_that_is_bundled() {
     assert!(String::from_utf8_lossy(&run.stdout).contains("usage.payload"), "{}", String::from_utf8_lossy(&run.stdout));
 }
 
-/// A program that is small enough to be uploaded again and again: the tested one without what only a debugger reads.
+/// A program that is small enough to be uploaded again and again: `PSN_WORKER`, else the tested one without what only a debugger reads.
 fn stripped(m: &Machine) -> String {
-    let program = std::env::var_os("PSN_TESTED").map_or_else(|| env!("CARGO_BIN_EXE_psn-tested").into(), PathBuf::from);
+    let named = std::env::var_os("PSN_WORKER").or_else(|| std::env::var_os("PSN_TESTED"));
+    let program = named.map_or_else(|| env!("CARGO_BIN_EXE_psn-tested").into(), PathBuf::from);
     let small = m.project().join("psn-linux-x64");
     let strip = std::process::Command::new("strip").arg("-o").arg(&small).arg(&program).status();
     if !strip.is_ok_and(|status| status.success()) {
