@@ -1,6 +1,8 @@
 //! What people see of a result.
 use serde_json::Value;
 
+use crate::shell;
+
 /// A table of runs, or one run as a few lines.
 pub(in crate::cli) fn lines(data: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -44,8 +46,10 @@ pub(in crate::cli) fn lines(data: &Value) -> Vec<String> {
         return vec![
             format!("wrote {} to {folder}", tasks.join(", ")),
             format!("  deployment: {}", text(&data["content_hash"])),
+            format!("  program: {}, {} bytes", text(&data["program"]["kind"]), data["program"]["bytes"]),
             format!(
-                "  by hand: cd {folder} && npm ci --omit=dev --ignore-scripts && npx trigger deploy --project-ref proj_…"
+                "  by hand: cd {} && npm ci --omit=dev --ignore-scripts && npx trigger deploy --project-ref proj_…",
+                shell::word(folder)
             ),
         ];
     }
@@ -94,6 +98,15 @@ mod tests {
         };
         let lines = lines(&json!({ "schedules": [schedule(true), schedule(false)] }));
         assert_eq!(lines, ["sched_1  on   t  `0 * * * *` UTC  next 2026", "sched_1  off  t  `0 * * * *` UTC"]);
+    }
+
+    #[test]
+    fn an_export_says_which_program_it_has_and_how_it_is_deployed() {
+        let export = json!({ "folder": "my tasks", "content_hash": "ab", "tasks": ["a", "b"],
+            "program": { "kind": "psn-worker", "bytes": 10 } });
+        let lines = lines(&export);
+        assert_eq!(lines[..3], ["wrote a, b to my tasks", "  deployment: ab", "  program: psn-worker, 10 bytes"]);
+        assert!(lines[3].starts_with("  by hand: cd 'my tasks' && "), "{lines:?}");
     }
 
     #[test]
