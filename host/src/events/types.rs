@@ -78,6 +78,24 @@ pub struct StepEvent {
     pub usage: Option<Usage>,
 }
 
+impl StepEvent {
+    /// Of a step that has no place among others, and nothing else to tell.
+    pub fn new(step: impl Into<String>, status: StepStatus, message: impl Into<String>) -> Self {
+        Self {
+            step: step.into(),
+            index: None,
+            total: None,
+            status,
+            message: message.into(),
+            data: None,
+            needs: Vec::new(),
+            changes: Vec::new(),
+            error: None,
+            usage: None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {

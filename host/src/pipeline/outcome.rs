@@ -3,7 +3,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::events::{StepStatus, Summary};
+use crate::error::CodedError;
+use crate::events::{StepEvent, StepStatus, Summary};
+use crate::runtime::{CallOutcome, Failure};
 
 /// How one step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +78,25 @@ const TOLD: usize = 6;
 /// Characters of their names.
 const LONGEST_KEY: usize = 40;
 
+/// What a run of a task came to, as it is told: here and in a task platform's worker alike.
+pub(super) fn of_task(name: &str, outcome: CallOutcome<Result<Value, Failure>>) -> (Ended, StepEvent) {
+    let failed = |error: CodedError| {
+        let event = StepEvent::new(name, StepStatus::Error, error.message.clone());
+        (Ended::Failed, StepEvent { error: Some(error), ..event })
+    };
+    let (how, event) = match outcome.result {
+        Ok(Ok(output)) => {
+            let event = StepEvent::new(name, StepStatus::Success, ended(name, &output));
+            (Ended::Success, StepEvent { data: Some(output), ..event })
+        }
+        Ok(Err(failure)) => failed(failure.into_coded(name)),
+        Err(error) => failed(error.into_coded(name)),
+    };
+    (how, StepEvent { usage: Some(outcome.usage), ..event })
+}
+
 /// What a task answered, in a line: its counts, and how long its lists are. The whole of it is the event's `data`.
-pub(super) fn ended(name: &str, output: &Value) -> String {
+fn ended(name: &str, output: &Value) -> String {
     let count = |(key, value): (&String, &Value)| {
         let n = value.as_u64().or_else(|| value.as_array().map(|list| list.len() as u64)).filter(|n| *n > 0)?;
         let key: String = key.chars().take(LONGEST_KEY).collect();

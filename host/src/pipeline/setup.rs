@@ -65,16 +65,9 @@ impl Place {
 
     pub(super) fn event(&self, status: StepStatus, message: String) -> StepEvent {
         StepEvent {
-            step: self.slot.clone(),
             index: self.position.map(|(index, _)| index),
             total: self.position.map(|(_, total)| total),
-            status,
-            message,
-            data: None,
-            needs: Vec::new(),
-            changes: Vec::new(),
-            error: None,
-            usage: None,
+            ..StepEvent::new(self.slot.as_str(), status, message)
         }
     }
 }

@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::environment::role_url_secret;
-use super::outcome::{Ended, Tally, ended};
+use super::outcome::{Tally, of_task};
 use super::session::Session;
 use crate::error::CodedError;
 use crate::events::{Event, StepEvent, StepStatus, Summary};
@@ -26,41 +26,19 @@ pub async fn run_task(session: &mut Session, name: &str, payload: Value) -> Resu
         return Err(ConnectError::NoUrl { name: url }.coded());
     }
     let mut tally = Tally::new(1);
-    let event = |status, message: String| StepEvent {
-        step: name.to_owned(),
-        index: None,
-        total: None,
-        status,
-        message,
-        data: None,
-        needs: Vec::new(),
-        changes: Vec::new(),
-        error: None,
-        usage: None,
-    };
-    environment.events.emit(&Event::Step(Box::new(event(StepStatus::Running, format!("Running {name}…")))));
+    environment.events.emit(&Event::Step(Box::new(StepEvent::new(
+        name,
+        StepStatus::Running,
+        format!("Running {name}…"),
+    ))));
 
     let loaded = environment.runtime.load(&installed).await?;
     let manifest = &installed.manifest;
     let capabilities = environment.capabilities(manifest)?;
     let call = environment.call(&loaded, 1);
     let outcome = environment.runtime.run_task(&loaded, capabilities, call, payload.to_string(), None).await;
-    let (how, finished) = match outcome.result {
-        Ok(Ok(output)) => {
-            let mut e = event(StepStatus::Success, ended(name, &output));
-            e.data = Some(output);
-            (Ended::Success, e)
-        }
-        Ok(Err(failure)) => failed(event, failure.into_coded(name)),
-        Err(error) => failed(event, error.into_coded(name)),
-    };
-    environment.events.emit(&Event::Step(Box::new(StepEvent { usage: Some(outcome.usage), ..finished })));
+    let (how, finished) = of_task(name, outcome);
+    environment.events.emit(&Event::Step(Box::new(finished)));
     tally.add(how);
     Ok(tally.summary())
-}
-
-fn failed(event: impl Fn(StepStatus, String) -> StepEvent, error: CodedError) -> (Ended, StepEvent) {
-    let mut e = event(StepStatus::Error, error.message.clone());
-    e.error = Some(error);
-    (Ended::Failed, e)
 }

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::component_store::{ComponentStore, Reference, StoreError};
 use super::environment::{Environment, NoFacts, Notes, needed_variables};
-use super::outcome::{Ended, Tally, ended};
+use super::outcome::{Tally, of_task};
 use crate::capabilities::http::ServiceMap;
 use crate::error::CodedError;
 use crate::events::{Event, EventSink, StepEvent, StepStatus, Summary};
@@ -54,19 +54,7 @@ pub async fn cloud_run(
     let installed = bundled(&run.store, &run.component)?;
     let manifest = &installed.manifest;
     let name = manifest.plugin.name.as_str();
-    let event = |status, message: String| StepEvent {
-        step: name.to_owned(),
-        index: None,
-        total: None,
-        status,
-        message,
-        data: None,
-        needs: Vec::new(),
-        changes: Vec::new(),
-        error: None,
-        usage: None,
-    };
-    events.emit(&Event::Step(Box::new(event(StepStatus::Running, format!("Running {name}…")))));
+    events.emit(&Event::Step(Box::new(StepEvent::new(name, StepStatus::Running, format!("Running {name}…")))));
 
     // Only what the manifest was granted becomes a secret: the rest of the environment is not this component's business.
     let mut wanted = needed_variables(manifest);
@@ -96,21 +84,8 @@ pub async fn cloud_run(
     let scheduled_at = run.scheduled_at.map(|t| t.timestamp_micros());
     let outcome =
         environment.runtime.run_task(&loaded, capabilities, call, run.payload.to_string(), scheduled_at).await;
-    let failed = |error: CodedError| {
-        let mut e = event(StepStatus::Error, error.message.clone());
-        e.error = Some(error);
-        (Ended::Failed, e)
-    };
-    let (how, finished) = match outcome.result {
-        Ok(Ok(output)) => {
-            let mut e = event(StepStatus::Success, ended(name, &output));
-            e.data = Some(output);
-            (Ended::Success, e)
-        }
-        Ok(Err(failure)) => failed(failure.into_coded(name)),
-        Err(error) => failed(error.into_coded(name)),
-    };
-    events.emit(&Event::Step(Box::new(StepEvent { usage: Some(outcome.usage), ..finished })));
+    let (how, finished) = of_task(name, outcome);
+    events.emit(&Event::Step(Box::new(finished)));
     let mut tally = Tally::new(1);
     tally.add(how);
     Ok(tally.summary())
